@@ -1,0 +1,23 @@
+//! What every other crate stands on: time, randomness, ids and supervised tasks.
+//!
+//! Nothing in Skiff reads the wall clock, a random source or spawns a task by itself: these
+//! effects are values handed in at the top, so a test can replay a whole cluster from a seed
+//! under tokio's paused time. This crate deliberately knows nothing about Kubernetes objects.
+//!
+//! Reading order: [`Clock`], [`Random`], [`Tasks`].
+//!
+//! ```
+//! use skiff_base::{Clock, Random};
+//!
+//! let random = Random::seeded(7);
+//! assert_eq!(random.suffix(5).len(), 5);
+//! assert!(Clock::system().now() > skiff_base::Timestamp::EPOCH);
+//! ```
+
+mod clock;
+mod random;
+mod tasks;
+
+pub use clock::{Clock, Timestamp};
+pub use random::Random;
+pub use tasks::{Shutdown, Tasks};

@@ -1,0 +1,11 @@
+//! What an API object is, and every pure operation on it.
+//!
+//! No clock, no I/O, no runtime: everything here is a function from values to values.
+//!
+//! Map, in reading order: [`tree`] (the value), [`schema`] (what is known about a type).
+
+pub mod schema;
+pub mod tree;
+
+pub use schema::{Schema, TypeId};
+pub use tree::{Key, Map, Tree};

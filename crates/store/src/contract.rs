@@ -1,0 +1,218 @@
+//! The contract that every engine keeps and the contract suite checks.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// The global write counter. 0 is "before the first write".
+pub type Revision = u64;
+
+/// The identity of a lease, unique within a store.
+pub type LeaseId = u64;
+
+/// One key at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Bytes,
+    /// The value at `mod_revision`.
+    pub value: Bytes,
+    /// The revision that made the key (again, after a delete).
+    pub create_revision: Revision,
+    /// The revision that wrote this value.
+    pub mod_revision: Revision,
+    /// The lease that removes the key when it ends.
+    pub lease: Option<LeaseId>,
+}
+
+/// What must hold for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing.
+    Any,
+    /// The key does not exist.
+    Absent,
+    /// The key exists, in whatever version.
+    Present,
+    /// The key was last written by this revision.
+    Revision(Revision),
+}
+
+/// A write that happened.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// The entry as written.
+    pub entry: Entry,
+    /// What it replaced.
+    pub previous: Option<Entry>,
+}
+
+/// A delete that happened.
+#[derive(Clone, Debug)]
+pub struct Deleted {
+    /// The revision of the delete.
+    pub revision: Revision,
+    /// What was deleted.
+    pub previous: Entry,
+}
+
+/// One key, read.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The entry, if the key exists at the revision asked for.
+    pub entry: Option<Entry>,
+    /// The store's revision when it was read.
+    pub revision: Revision,
+}
+
+/// Which keys to read.
+#[derive(Clone, Debug, Default)]
+pub struct Range {
+    /// The first key.
+    pub start: Bytes,
+    /// The first key that is no longer wanted.
+    pub end: Bytes,
+    /// At most so many entries; 0 for all.
+    pub limit: usize,
+    /// As of this revision; `None` for now.
+    pub revision: Option<Revision>,
+}
+
+/// The keys of a range, in bytewise order.
+#[derive(Clone, Debug)]
+pub struct RangeResult {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// How many keys the whole range holds at that revision, limit or not.
+    pub count: usize,
+    /// The revision that was read: the one asked for, else the store's.
+    pub revision: Revision,
+}
+
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Written.
+    Put,
+    /// Deleted, or its lease ended.
+    Delete,
+}
+
+/// One change, or (without entry) the promise that no change up to `revision` is outstanding.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A change.
+    Change {
+        /// Put or delete.
+        kind: EventKind,
+        /// The entry written; for a delete, key and revision of the delete with an empty value.
+        entry: Entry,
+        /// The entry before, unless it was compacted away.
+        previous: Option<Entry>,
+    },
+    /// Everything up to and including this revision has been delivered.
+    Progress(Revision),
+}
+
+/// A stream of changes in revision order without gaps. It ends after an error.
+pub type Watch = BoxStream<'static, Result<Event, Error>>;
+
+/// A lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its identity.
+    pub id: LeaseId,
+    /// How long it lives without being kept alive.
+    pub ttl: Duration,
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: the process's memory.
+    Memory,
+    /// Power loss: fdatasync before the acknowledgement.
+    Disk,
+    /// Power loss of a minority of a quorum.
+    Quorum,
+}
+
+/// Why the store refused or failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// What the write expected does not hold; this is what is there.
+    #[error("the key is not as expected")]
+    Conflict {
+        /// The entry as it is.
+        current: Option<Entry>,
+    },
+    /// The revision asked for is gone.
+    #[error("revision {requested} has been compacted, the oldest is {compacted}")]
+    Compacted {
+        /// The revision asked for.
+        requested: Revision,
+        /// Revisions up to and including this one are gone.
+        compacted: Revision,
+    },
+    /// The revision asked for has not happened yet.
+    #[error("revision {requested} is in the future, the store is at {current}")]
+    Future {
+        /// The revision asked for.
+        requested: Revision,
+        /// The store's revision.
+        current: Revision,
+    },
+    /// No such lease.
+    #[error("lease {0} does not exist")]
+    NoLease(LeaseId),
+    /// The watcher fell too far behind and was cut.
+    #[error("the watcher fell behind and was cut at revision {0}")]
+    Lagged(Revision),
+    /// Key or value over the limit, or another mistake of the caller.
+    #[error("{0}")]
+    Invalid(String),
+    /// The engine failed; nothing was acknowledged.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A revisioned key-value store with watch.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes `key` if `expect` holds.
+    async fn put(&self, key: Bytes, value: Bytes, expect: Expect, lease: Option<LeaseId>) -> Result<Put, Error>;
+
+    /// Deletes `key` if `expect` holds. An absent key is a [`Error::Conflict`] with no entry.
+    async fn delete(&self, key: Bytes, expect: Expect) -> Result<Deleted, Error>;
+
+    /// Reads one key.
+    async fn get(&self, key: &[u8], revision: Option<Revision>) -> Result<Found, Error>;
+
+    /// Reads a range of keys.
+    async fn range(&self, range: Range) -> Result<RangeResult, Error>;
+
+    /// Changes to keys in `start..end` after revision `after`, then live. `after` = `None` starts
+    /// with the next change. Progress events come when the watcher is idle and has caught up.
+    async fn watch(&self, start: Bytes, end: Bytes, after: Option<Revision>) -> Result<Watch, Error>;
+
+    /// Forgets versions superseded at or before `revision`. Reads and watches from before fail
+    /// with [`Error::Compacted`] from then on.
+    async fn compact(&self, revision: Revision) -> Result<(), Error>;
+
+    /// Makes a lease.
+    async fn grant(&self, ttl: Duration) -> Result<Lease, Error>;
+
+    /// Starts the lease's time anew.
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Lease, Error>;
+
+    /// Ends the lease now and deletes its keys.
+    async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
+
+    /// The revision of the last write.
+    fn revision(&self) -> Revision;
+
+    /// What an acknowledged write survives.
+    fn durability(&self) -> Durability;
+}
