@@ -1,1 +1,17 @@
-fn main() {}
+//! Tasks of the workspace that are not part of a build: `cargo xtask NAME …`.
+
+mod cri;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let mut args = std::env::args_os().skip(1);
+    let task = args.next().unwrap_or_default();
+    let folder = args.next().map(PathBuf::from);
+    match (task.to_str(), folder) {
+        (Some("cri"), Some(folder)) => cri::run(&folder),
+        _ => bail!("usage: cargo xtask cri FOLDER"),
+    }
+}
