@@ -1,0 +1,17 @@
+//! `mutatingadmissionpolicybindings` in `admissionregistration.k8s.io/v1`.
+
+use crate::facts::Facts;
+use crate::kind::{Generation, Kind};
+
+/// Where a mutating policy applies.
+pub(crate) struct MutatingAdmissionPolicyBinding(pub(crate) Facts);
+
+impl Kind for MutatingAdmissionPolicyBinding {
+    fn facts(&self) -> &Facts {
+        &self.0
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::Spec
+    }
+}

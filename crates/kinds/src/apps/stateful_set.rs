@@ -1,0 +1,25 @@
+//! `statefulsets` in `apps/v1`.
+
+use crate::facts::Facts;
+use crate::kind::{Generation, Kind, ScalePaths};
+
+/// Pods with names and storage of their own.
+pub(crate) struct StatefulSet(pub(crate) Facts);
+
+impl Kind for StatefulSet {
+    fn facts(&self) -> &Facts {
+        &self.0
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::Spec
+    }
+
+    fn scale(&self) -> Option<ScalePaths> {
+        Some(ScalePaths {
+            spec_replicas: &["spec", "replicas"],
+            status_replicas: &["status", "replicas"],
+            selector: &["spec", "selector"],
+        })
+    }
+}

@@ -1,0 +1,17 @@
+//! `podtemplates` in `v1`.
+
+use crate::facts::Facts;
+use crate::kind::{Generation, Kind};
+
+/// A pod to be, on its own.
+pub(crate) struct PodTemplate(pub(crate) Facts);
+
+impl Kind for PodTemplate {
+    fn facts(&self) -> &Facts {
+        &self.0
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::Body
+    }
+}

@@ -1,0 +1,17 @@
+//! `endpointslices` in `discovery.k8s.io/v1`.
+
+use crate::facts::Facts;
+use crate::kind::{Generation, Kind};
+
+/// Some of the addresses behind a Service.
+pub(crate) struct EndpointSlice(pub(crate) Facts);
+
+impl Kind for EndpointSlice {
+    fn facts(&self) -> &Facts {
+        &self.0
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::Body
+    }
+}

@@ -1,0 +1,17 @@
+//! `ingressclasses` in `networking.k8s.io/v1`.
+
+use crate::facts::Facts;
+use crate::kind::{Generation, Kind};
+
+/// Who implements an Ingress.
+pub(crate) struct IngressClass(pub(crate) Facts);
+
+impl Kind for IngressClass {
+    fn facts(&self) -> &Facts {
+        &self.0
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::Spec
+    }
+}

@@ -1,0 +1,17 @@
+//! `priorityclasses` in `scheduling.k8s.io/v1`.
+
+use crate::facts::Facts;
+use crate::kind::{Generation, Kind};
+
+/// How important a pod is.
+pub(crate) struct PriorityClass(pub(crate) Facts);
+
+impl Kind for PriorityClass {
+    fn facts(&self) -> &Facts {
+        &self.0
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::Body
+    }
+}
