@@ -262,8 +262,16 @@ impl Client {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<ObjectList<PartialObject>> {
-        let raw = self.list_accepting(resource, namespace, options, ACCEPT_PARTIAL_LIST).await?;
-        decode_list(raw, resource)
+        decode_list(self.list_metadata_raw(resource, namespace, options).await?, resource)
+    }
+
+    pub(crate) async fn list_metadata_raw(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<RawList> {
+        self.list_accepting(resource, namespace, options, ACCEPT_PARTIAL_LIST).await
     }
 
     /// A metadata-only watch of any resource.

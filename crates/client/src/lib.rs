@@ -4,23 +4,34 @@
 //! across the network: they see an [`Endpoint`].
 //!
 //! Map, in reading order: [`Endpoint`] (the seam), [`Client`] (requests), [`View`] (kinds as
-//! structs), [`Watch`] (event streams).
+//! structs), [`Watch`] (event streams), [`Informers`] (local copies), [`WorkQueue`] and
+//! [`run_controller`] (the loop of every controller).
 
 mod client;
+mod controller;
 mod discovery;
 mod endpoint;
 mod error;
+mod informer;
 mod options;
+mod queue;
+mod reflector;
 mod resource;
+mod store;
+pub mod time;
 pub mod views;
 mod watch;
 
 pub use client::{Client, ObjectList, RawList, with_query};
+pub use controller::{Next, Reconcile, run_controller};
 pub use discovery::{Discovered, Discovery};
 pub use endpoint::{Body, Endpoint, TransportError};
 pub use error::{Error, Result};
+pub use informer::{Change, INDEX_OWNER, Informer, Informers};
 pub use options::{DeleteOptions, ListOptions, Patch, Propagation, Selection, WatchOptions};
+pub use queue::WorkQueue;
 pub use resource::{ObjectKey, Resource};
+pub use store::Snapshot;
 pub use views::{PartialObject, View};
 pub use watch::{RawEvent, RawWatch, WATCH_LINE_BYTES_MAX, Watch, WatchEvent};
 

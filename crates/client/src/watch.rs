@@ -154,6 +154,11 @@ impl<K: View> Watch<K> {
         Self { raw, kind: std::marker::PhantomData }
     }
 
+    /// The same watch with its objects as JSON.
+    pub fn into_raw(self) -> RawWatch {
+        self.raw
+    }
+
     /// The next event; `None` when the server ended the watch.
     ///
     /// # Errors
