@@ -1,13 +1,20 @@
 //! The contract that every engine keeps and the contract suite checks.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Stream};
 
-/// The global write counter. 0 is "before the first write".
+/// The global write counter. Every put and every deleted key takes one.
 pub type Revision = u64;
+
+/// The revision of a store that was never written, as in etcd: clients read meaning into a
+/// resource version of 0, so no store is ever at it.
+pub const REVISION_FIRST: Revision = 1;
 
 /// The identity of a lease, unique within a store.
 pub type LeaseId = u64;
@@ -72,12 +79,27 @@ pub struct Found {
 pub struct Range {
     /// The first key.
     pub start: Bytes,
-    /// The first key that is no longer wanted.
+    /// The first key that is no longer wanted; empty for no upper bound.
     pub end: Bytes,
     /// At most so many entries; 0 for all.
     pub limit: usize,
     /// As of this revision; `None` for now.
     pub revision: Option<Revision>,
+}
+
+impl Range {
+    /// Every key that begins with `prefix`, now.
+    pub fn prefix(prefix: &[u8]) -> Self {
+        Self { start: Bytes::copy_from_slice(prefix), end: prefix_end(prefix), limit: 0, revision: None }
+    }
+}
+
+/// The first key after all that begin with `prefix`; empty (no upper bound) when there is none.
+pub fn prefix_end(prefix: &[u8]) -> Bytes {
+    let Some(last) = prefix.iter().rposition(|byte| *byte != u8::MAX) else { return Bytes::new() };
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Bytes::from(end)
 }
 
 /// The keys of a range, in bytewise order.
@@ -117,7 +139,54 @@ pub enum Event {
 }
 
 /// A stream of changes in revision order without gaps. It ends after an error.
-pub type Watch = BoxStream<'static, Result<Event, Error>>;
+pub struct Watch {
+    events: BoxStream<'static, Result<Event, Error>>,
+    frontier: Arc<dyn Frontier>,
+}
+
+impl Watch {
+    /// Puts a stream and what is known about its end together; for engines.
+    pub fn new(events: BoxStream<'static, Result<Event, Error>>, frontier: Arc<dyn Frontier>) -> Self {
+        Self { events, frontier }
+    }
+
+    /// How far this watch has to be read to know the store's present state.
+    pub fn frontier(&self) -> Arc<dyn Frontier> {
+        self.frontier.clone()
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.as_mut().poll_next(context)
+    }
+}
+
+/// Where a watch ends: who has read it up to `seen` knows everything up to `current`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outstanding {
+    /// The revision of the last change (or progress) that concerns the watch.
+    pub seen: Revision,
+    /// The store's revision, at least.
+    pub current: Revision,
+}
+
+/// The far end of one watch. It makes consistent reads from a cache possible without reading
+/// the store again: ask, wait until the cache has applied `seen`, and it is current.
+#[async_trait]
+pub trait Frontier: Send + Sync {
+    /// What a consistent read that starts now has to wait for. Engines in this process answer
+    /// at once.
+    async fn outstanding(&self) -> Result<Outstanding, Error>;
+}
 
 /// A lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +222,7 @@ pub enum Error {
     Compacted {
         /// The revision asked for.
         requested: Revision,
-        /// Revisions up to and including this one are gone.
+        /// The oldest revision that can still be read and watched from.
         compacted: Revision,
     },
     /// The revision asked for has not happened yet.
@@ -170,7 +239,17 @@ pub enum Error {
     /// The watcher fell too far behind and was cut.
     #[error("the watcher fell behind and was cut at revision {0}")]
     Lagged(Revision),
-    /// Key or value over the limit, or another mistake of the caller.
+    /// Key or value over the limit.
+    #[error("{what} of {bytes} bytes is over the limit of {max}")]
+    TooLarge {
+        /// "key" or "value".
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The most that is taken.
+        max: usize,
+    },
+    /// A mistake of the caller.
     #[error("{0}")]
     Invalid(String),
     /// The engine failed; nothing was acknowledged.
@@ -193,12 +272,14 @@ pub trait Store: Send + Sync + 'static {
     /// Reads a range of keys.
     async fn range(&self, range: Range) -> Result<RangeResult, Error>;
 
-    /// Changes to keys in `start..end` after revision `after`, then live. `after` = `None` starts
-    /// with the next change. Progress events come when the watcher is idle and has caught up.
+    /// Changes to keys in `start..end` (an empty `end` for no upper bound) after revision `after`,
+    /// then live. `after` = `None` starts with the next change. A progress event follows the
+    /// replay of the past; an engine may send more when the watcher has caught up.
     async fn watch(&self, start: Bytes, end: Bytes, after: Option<Revision>) -> Result<Watch, Error>;
 
-    /// Forgets versions superseded at or before `revision`. Reads and watches from before fail
-    /// with [`Error::Compacted`] from then on.
+    /// Forgets versions superseded at or before `revision`. Reads at and watches after an earlier
+    /// revision fail with [`Error::Compacted`] from then on; `revision` itself can still be read.
+    /// Compacting to where it already is does nothing.
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
 
     /// Makes a lease.
@@ -207,7 +288,7 @@ pub trait Store: Send + Sync + 'static {
     /// Starts the lease's time anew.
     async fn keep_alive(&self, lease: LeaseId) -> Result<Lease, Error>;
 
-    /// Ends the lease now and deletes its keys.
+    /// Ends the lease now and deletes its keys, each with a revision of its own.
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
 
     /// The revision of the last write.

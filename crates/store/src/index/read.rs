@@ -1,0 +1,98 @@
+//! Reading the index now and at past revisions.
+
+use std::collections::btree_map;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Index, Old};
+use crate::contract::{Entry, Error, Found, Range, RangeResult, Revision};
+
+impl Index {
+    /// One key now or at a past revision.
+    pub(crate) fn get(&self, key: &[u8], revision: Option<Revision>) -> Result<Found, Error> {
+        let at = self.readable(revision)?;
+        let entry = match self.current.get(key) {
+            Some(entry) if entry.mod_revision <= at => Some(entry),
+            _ => self.superseded(key, at),
+        };
+        Ok(Found { entry: entry.map(|entry| Entry::clone(entry)), revision: self.revision })
+    }
+
+    /// The keys of a range now or at a past revision.
+    pub(crate) fn range(&self, range: &Range) -> Result<RangeResult, Error> {
+        let at = self.readable(range.revision)?;
+        let mut entries = Vec::new();
+        let mut count = 0;
+        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
+        let mut take = |entry: &Arc<Entry>| {
+            count += 1;
+            if count <= limit {
+                entries.push(Entry::clone(entry));
+            }
+        };
+        if at == self.revision {
+            self.living(range).for_each(&mut take);
+        } else {
+            self.past(range, at, &mut take);
+        }
+        Ok(RangeResult { entries, count, revision: at })
+    }
+
+    /// The revision to read at, if it can be read.
+    pub(crate) fn readable(&self, revision: Option<Revision>) -> Result<Revision, Error> {
+        let requested = revision.unwrap_or(self.revision);
+        if requested > self.revision {
+            return Err(Error::Future { requested, current: self.revision });
+        }
+        if requested < self.compacted {
+            return Err(Error::Compacted { requested, compacted: self.compacted });
+        }
+        Ok(requested)
+    }
+
+    fn living(&self, range: &Range) -> impl Iterator<Item = &Arc<Entry>> {
+        let bounds = if is_empty(range) { None } else { Some(bounds(&range.start, &range.end)) };
+        bounds.into_iter().flat_map(|bounds| self.current.range::<_, [u8]>(bounds)).map(|(_, entry)| entry)
+    }
+
+    /// The version of `key` that was superseded later than `at` but written no later.
+    fn superseded(&self, key: &[u8], at: Revision) -> Option<&Arc<Entry>> {
+        let key = Bytes::copy_from_slice(key);
+        let (_, old) = self.old.range((key.clone(), 0)..=(key, at)).next_back()?;
+        (at < old.until).then_some(&old.entry)
+    }
+
+    /// Merges the living keys that are old enough with the superseded ones that were valid.
+    fn past<'a>(&'a self, range: &Range, at: Revision, take: &mut impl FnMut(&'a Arc<Entry>)) {
+        let mut living = self.living(range).filter(|entry| entry.mod_revision <= at).peekable();
+        let mut old = self.old_range(range).filter(|old| old.entry.mod_revision <= at && at < old.until).peekable();
+        loop {
+            // A key is valid in one version only, so the two never hold the same key.
+            let older_first = match (living.peek(), old.peek()) {
+                (Some(living), Some(old)) => old.entry.key < living.key,
+                (None, Some(_)) => true,
+                (Some(_), None) => false,
+                (None, None) => break,
+            };
+            let next = if older_first { old.next().map(|old| &old.entry) } else { living.next() };
+            next.into_iter().for_each(&mut *take);
+        }
+    }
+
+    fn old_range(&self, range: &Range) -> impl Iterator<Item = &Old> {
+        let end = if range.end.is_empty() { Bound::Unbounded } else { Bound::Excluded((range.end.clone(), 0)) };
+        let found: Option<btree_map::Range<'_, _, _>> =
+            (!is_empty(range)).then(|| self.old.range((Bound::Included((range.start.clone(), 0)), end)));
+        found.into_iter().flatten().map(|(_, old)| old)
+    }
+}
+
+fn is_empty(range: &Range) -> bool {
+    !range.end.is_empty() && range.start >= range.end
+}
+
+fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+    (Bound::Included(start), if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) })
+}
