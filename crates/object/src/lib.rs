@@ -2,9 +2,17 @@
 //!
 //! No clock, no I/O, no runtime: everything here is a function from values to values.
 //!
-//! Map, in reading order: [`tree`] (the value), [`schema`] (what is known about a type).
+//! Map, in reading order: [`tree`] (the value), [`schema`] (what is known about a type), [`path`] and
+//! [`errors`] (what is wrong where), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats).
 
+pub mod errors;
+pub mod name;
+pub mod patch;
+pub mod path;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
+pub mod time;
 pub mod tree;
 
 pub use schema::{Schema, TypeId};
