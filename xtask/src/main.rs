@@ -1,6 +1,9 @@
 //! Tasks of the workspace that are not part of a build: `cargo xtask NAME …`.
 
 mod cri;
+mod go_shapes;
+mod pack;
+mod proto;
 
 use std::path::PathBuf;
 
@@ -12,6 +15,8 @@ fn main() -> Result<()> {
     let folder = args.next().map(PathBuf::from);
     match (task.to_str(), folder) {
         (Some("cri"), Some(folder)) => cri::run(&folder),
-        _ => bail!("usage: cargo xtask cri FOLDER"),
+        (Some("go-shapes"), Some(folder)) => go_shapes::run(&folder),
+        (Some("schema-pack"), Some(folder)) => pack::run(&folder),
+        _ => bail!("usage: cargo xtask cri|go-shapes|schema-pack FOLDER"),
     }
 }

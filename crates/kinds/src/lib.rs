@@ -20,7 +20,7 @@ pub mod rules;
 
 pub use facts::{Facts, Subresource, Verb, Verbs};
 pub use kind::Kind;
-pub use pack::{schema, type_of};
+pub use pack::{schema, type_named, type_of};
 pub use registry::Registry;
 
 /// The built-in kinds.

@@ -42,6 +42,8 @@ pub enum Shape {
     List(ListType),
     /// A leaf.
     Scalar(Scalar),
+    /// A struct or, where that is not an object, something simpler.
+    Either(Either),
     /// Anything at all (`RawExtension`, `JSON`, unknown fields kept).
     Any,
 }
@@ -49,12 +51,63 @@ pub enum Shape {
 /// A struct with known fields.
 #[derive(Clone, Debug, Default)]
 pub struct StructType {
-    /// In the order of their protobuf numbers.
+    /// In the order in which Go writes them.
     pub fields: Vec<Field>,
+    /// The protobuf form: fields and groups by number. Empty when there is none.
+    pub wire: Vec<Wire>,
     /// `x-kubernetes-map-type: atomic`: apply owns it as a whole.
     pub atomic: bool,
     /// Fields that are not listed are kept (`x-kubernetes-preserve-unknown-fields`).
     pub preserve_unknown: bool,
+}
+
+/// A place in a struct's protobuf message.
+#[derive(Clone, Debug)]
+pub enum Wire {
+    /// The field at this place of [`StructType::fields`].
+    Field {
+        /// Its protobuf number.
+        number: u32,
+        /// Its place.
+        index: u16,
+    },
+    /// An embedded Go struct: its fields are the outer object's in JSON and a message of their own
+    /// in protobuf (`VolumeSource` in `Volume`).
+    Group {
+        /// The protobuf number of the message.
+        number: u32,
+        /// Its fields, by number.
+        items: Vec<Wire>,
+    },
+}
+
+impl Wire {
+    /// The protobuf number.
+    pub const fn number(&self) -> u32 {
+        match self {
+            Self::Field { number, .. } | Self::Group { number, .. } => *number,
+        }
+    }
+}
+
+/// A struct or something simpler: CRD schemas have three such fields.
+#[derive(Clone, Debug)]
+pub struct Either {
+    /// The type when it is an object.
+    pub object: TypeId,
+    /// What else it may be.
+    pub or: Or,
+}
+
+/// The simpler half of an [`Either`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Or {
+    /// `true` or `false`.
+    Bool,
+    /// A list of the same objects.
+    List,
+    /// A list of strings.
+    Strings,
 }
 
 /// A field of a struct.
@@ -68,6 +121,9 @@ pub struct Field {
     pub number: u32,
     /// What the encoder does when the field is absent.
     pub absent: Absent,
+    /// A pointer in Go: its zero value is something else than absence. Where it is not, the zero
+    /// value and absence are one.
+    pub pointer: bool,
     /// `x-kubernetes-patch-strategy`, as strategic merge reads it.
     pub patch: PatchStrategy,
     /// `x-kubernetes-patch-merge-key`.
@@ -82,11 +138,13 @@ pub enum Absent {
     /// Not at all (`omitempty` on a pointer, list, map, string or number).
     #[default]
     Omitted,
-    /// A value struct: written as `{}` although nothing was set (`metadata`, `status`, …).
+    /// A value struct: written although nothing was set (`metadata`, `status`, …), with the
+    /// absent shapes of its own fields.
     EmptyStruct,
-    /// A plain string, number or bool without `omitempty`: written as its zero value.
+    /// A plain string, number or bool without `omitempty`, or a Quantity or IntOrString by value:
+    /// written as its zero value.
     Zero,
-    /// A list or map without `omitempty`: written as `null`.
+    /// A list, map or pointer without `omitempty`, or a time by value: written as `null`.
     Null,
 }
 
@@ -113,6 +171,8 @@ pub struct ListType {
     pub item: TypeId,
     /// `x-kubernetes-list-type`, which rules server-side apply.
     pub kind: ListKind,
+    /// Protobuf has it in a message of its own (`ExtraValue`), so it can be the value of a map.
+    pub wrapped: bool,
 }
 
 /// `x-kubernetes-list-type`.
@@ -164,6 +224,29 @@ pub enum Scalar {
     FieldsV1,
 }
 
+impl StructType {
+    /// The field called `name`.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == *name)
+    }
+}
+
+impl Field {
+    /// A field that only JSON has: optional, without anything to say about patches.
+    pub fn new(name: impl Into<Key>, ty: TypeId) -> Self {
+        Self {
+            name: name.into(),
+            ty,
+            number: 0,
+            absent: Absent::Omitted,
+            pointer: true,
+            patch: PatchStrategy::Default,
+            patch_merge_key: None,
+            required: false,
+        }
+    }
+}
+
 impl Schema {
     /// The type at `id`.
     ///
@@ -181,7 +264,8 @@ impl Schema {
     /// The field `name` of a struct type; `None` for other shapes and unknown names.
     pub fn field(&self, id: TypeId, name: &str) -> Option<&Field> {
         match &self.get(id).shape {
-            Shape::Struct(ty) => ty.fields.iter().find(|field| field.name == *name),
+            Shape::Struct(ty) => ty.field(name),
+            Shape::Either(either) => self.field(either.object, name),
             _ => None,
         }
     }
