@@ -1,4 +1,4 @@
-//! The patches: [`json`] (RFC 6902), [`merge`] (RFC 7386).
+//! The patches: [`json`] (RFC 6902), [`merge`] (RFC 7386), [`strategic`] (Kubernetes' own).
 //!
 //! Server-side apply, the fourth, is in [`crate::managed`].
 //!
@@ -7,6 +7,7 @@
 
 pub mod json;
 pub mod merge;
+pub mod strategic;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -15,7 +16,7 @@ use crate::tree::Tree;
 
 /// How deep a patch or its result may nest. Decoders refuse deeper documents; this keeps patches
 /// from building one (a copy into itself doubles the depth each time).
-pub const DEPTH_MAX: usize = 1_000;
+pub const DEPTH_MAX: usize = 512;
 
 /// A document nests deeper than [`DEPTH_MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

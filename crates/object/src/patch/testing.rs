@@ -2,6 +2,9 @@
 
 use proptest::prelude::*;
 
+use crate::schema::{
+    Absent, Field, ListKey, ListKind, ListType, PatchStrategy, Scalar, Schema, Shape, StructType, Type, TypeId,
+};
 use crate::tree::{Key, Map, Tree};
 
 /// A tree from JSON text.
@@ -43,4 +46,104 @@ pub(crate) fn tree() -> impl Strategy<Value = Tree> {
                 .into()),
         ]
     })
+}
+
+/// A small schema with one of everything: `Thing`.
+pub(crate) fn schema() -> Schema {
+    let mut schema = Schema::default();
+    let mut add = |name: &'static str, shape: Shape| {
+        schema.types.push(Type { name: name.into(), shape });
+        TypeId(schema.types.len() as u32 - 1)
+    };
+    let string = add("", Shape::Scalar(Scalar::String));
+    let int = add("", Shape::Scalar(Scalar::Int32));
+    let any = add("", Shape::Any);
+    let labels = add("", Shape::Map { value: string, atomic: false });
+    let selector = add("", Shape::Map { value: string, atomic: true });
+    let port = add(
+        "Port",
+        Shape::Struct(StructType {
+            fields: vec![field("port", int), field("protocol", string), field("name", string)],
+            ..StructType::default()
+        }),
+    );
+    let key = |name: &'static str, default: Option<&'static str>| ListKey {
+        name: name.into(),
+        default: default.map(Key::from),
+    };
+    let ports = add(
+        "",
+        Shape::List(ListType {
+            item: port,
+            kind: ListKind::Map(vec![key("port", None), key("protocol", Some("TCP"))]),
+        }),
+    );
+    let item = add(
+        "Item",
+        Shape::Struct(StructType {
+            fields: vec![field("name", string), field("n", int), field("labels", labels), field("ports", ports)],
+            ..StructType::default()
+        }),
+    );
+    let items = add("", Shape::List(ListType { item, kind: ListKind::Map(vec![key("name", None)]) }));
+    let plain = add("", Shape::List(ListType { item, kind: ListKind::Atomic }));
+    let finalizers = add("", Shape::List(ListType { item: string, kind: ListKind::Set }));
+    let meta = add(
+        "Meta",
+        Shape::Struct(StructType {
+            fields: vec![
+                field("name", string),
+                field("uid", string),
+                field("labels", labels),
+                field("annotations", labels),
+                field("managedFields", plain),
+            ],
+            ..StructType::default()
+        }),
+    );
+    let rolling = add("Rolling", Shape::Struct(StructType { fields: vec![field("x", int)], ..StructType::default() }));
+    let strategy = add(
+        "Strategy",
+        Shape::Struct(StructType {
+            fields: vec![field("type", string), field("rolling", rolling)],
+            ..StructType::default()
+        }),
+    );
+    let merging = |name, ty, merge_key: Option<&'static str>| Field {
+        patch: PatchStrategy::Merge,
+        patch_merge_key: merge_key.map(Key::from),
+        ..field(name, ty)
+    };
+    add(
+        "Thing",
+        Shape::Struct(StructType {
+            fields: vec![
+                field("apiVersion", string),
+                field("kind", string),
+                Field { absent: Absent::EmptyStruct, ..field("metadata", meta) },
+                field("labels", labels),
+                field("selector", selector),
+                merging("items", items, Some("name")),
+                merging("finalizers", finalizers, None),
+                field("plain", plain),
+                Field { patch: PatchStrategy::RetainKeys, absent: Absent::EmptyStruct, ..field("strategy", strategy) },
+                field("replicas", int),
+                field("any", any),
+            ],
+            ..StructType::default()
+        }),
+    );
+    schema
+}
+
+fn field(name: &'static str, ty: TypeId) -> Field {
+    Field {
+        name: name.into(),
+        ty,
+        number: 0,
+        absent: Absent::Omitted,
+        patch: PatchStrategy::Default,
+        patch_merge_key: None,
+        required: false,
+    }
 }
