@@ -4,7 +4,7 @@
 //! is durable (engines that cannot keep this say so in [`Store::durability`]).
 //!
 //! Reading order: the contract ([`Store`] and the types it speaks in), the index that both
-//! engines of this process share, [`memory`], and the suite that every engine passes
+//! engines of this process share, [`memory`], the watch [`cache`], and the suite that every engine passes
 //! ([`suite!`]). The store knows keys and bytes; what an object is, it deliberately does not.
 //!
 //! ```
@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+pub mod cache;
 mod contract;
 mod index;
 mod keeper;
@@ -32,4 +33,5 @@ pub use contract::{
     Deleted, Durability, Entry, Error, Event, EventKind, Expect, Found, Frontier, Lease, LeaseId, Outstanding, Put,
     REVISION_FIRST, Range, RangeResult, Revision, Store, Watch, prefix_end,
 };
+pub use index::WATCH_BUFFER_EVENTS;
 pub use limits::Limits;

@@ -20,7 +20,8 @@ use bytes::Bytes;
 use imbl::{OrdMap, Vector};
 
 pub(crate) use self::lease::{LeaseState, Leases};
-pub(crate) use self::watch::{WATCH_BUFFER_EVENTS, Watchers};
+pub use self::watch::WATCH_BUFFER_EVENTS;
+pub(crate) use self::watch::Watchers;
 use crate::contract::{Entry, Error, EventKind, Expect, LeaseId, REVISION_FIRST, Revision};
 
 /// What one revision did. For a delete, `entry` holds key and revision with an empty value.

@@ -18,7 +18,7 @@ use crate::contract::{Entry, Error, Event, Frontier, Outstanding, Revision, Watc
 
 /// A watcher this many changes behind is cut with [`Error::Lagged`]: the past is kept for a
 /// resume anyway, and one reader that hangs must not hold memory.
-pub(crate) const WATCH_BUFFER_EVENTS: usize = 4_096;
+pub const WATCH_BUFFER_EVENTS: usize = 4_096;
 
 /// The live watchers of a store.
 #[derive(Debug, Default)]
