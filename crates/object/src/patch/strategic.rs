@@ -81,7 +81,7 @@ impl Merger<'_> {
         let Some(ty) = ty else { return plain(None) };
         match &self.schema.get(ty).shape {
             Shape::Map { value, .. } => plain(Some(*value)),
-            Shape::Struct(_) => self.schema.field(ty, name).map_or_else(
+            Shape::Struct(_) | Shape::Either(_) => self.schema.field(ty, name).map_or_else(
                 || plain(None),
                 |field| Field { ty: Some(field.ty), strategy: field.patch, merge_key: field.patch_merge_key.clone() },
             ),
@@ -590,7 +590,7 @@ mod tests {
             Ok(r#"{"items":[{"name":"b"},{"name":"c"},{"name":"a","n":1}]}"#),
         );
         check(r#"{"plain":[{"name":"a","n":1}]}"#, r#"{"plain":[{"name":"b"}]}"#, Ok(r#"{"plain":[{"name":"b"}]}"#));
-        check(r#"{"finalizers":["a","b"]}"#, r#"{"finalizers":["c"]}"#, Ok(r#"{"finalizers":["a","b","c"]}"#));
+        check(r#"{"finalizers":["a","b"]}"#, r#"{"finalizers":["c"]}"#, Ok(r#"{"finalizers":["c","a","b"]}"#));
     }
 
     #[test]

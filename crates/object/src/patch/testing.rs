@@ -76,6 +76,7 @@ pub(crate) fn schema() -> Schema {
         Shape::List(ListType {
             item: port,
             kind: ListKind::Map(vec![key("port", None), key("protocol", Some("TCP"))]),
+            wrapped: false,
         }),
     );
     let item = add(
@@ -85,9 +86,9 @@ pub(crate) fn schema() -> Schema {
             ..StructType::default()
         }),
     );
-    let items = add("", Shape::List(ListType { item, kind: ListKind::Map(vec![key("name", None)]) }));
-    let plain = add("", Shape::List(ListType { item, kind: ListKind::Atomic }));
-    let finalizers = add("", Shape::List(ListType { item: string, kind: ListKind::Set }));
+    let items = add("", Shape::List(ListType { item, kind: ListKind::Map(vec![key("name", None)]), wrapped: false }));
+    let plain = add("", Shape::List(ListType { item, kind: ListKind::Atomic, wrapped: false }));
+    let finalizers = add("", Shape::List(ListType { item: string, kind: ListKind::Set, wrapped: false }));
     let meta = add(
         "Meta",
         Shape::Struct(StructType {
@@ -137,13 +138,5 @@ pub(crate) fn schema() -> Schema {
 }
 
 fn field(name: &'static str, ty: TypeId) -> Field {
-    Field {
-        name: name.into(),
-        ty,
-        number: 0,
-        absent: Absent::Omitted,
-        patch: PatchStrategy::Default,
-        patch_merge_key: None,
-        required: false,
-    }
+    Field::new(name, ty)
 }
