@@ -2,6 +2,7 @@
 
 mod cri;
 mod go_shapes;
+mod goldens;
 mod pack;
 mod proto;
 
@@ -17,6 +18,7 @@ fn main() -> Result<()> {
         (Some("cri"), Some(folder)) => cri::run(&folder),
         (Some("go-shapes"), Some(folder)) => go_shapes::run(&folder),
         (Some("schema-pack"), Some(folder)) => pack::run(&folder),
-        _ => bail!("usage: cargo xtask cri|go-shapes|schema-pack FOLDER"),
+        (Some("goldens"), Some(folder)) => goldens::run(&folder),
+        _ => bail!("usage: cargo xtask cri|goldens|go-shapes|schema-pack FOLDER"),
     }
 }

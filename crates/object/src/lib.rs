@@ -5,10 +5,13 @@
 //! Map, in reading order: [`tree`] (the value), [`schema`] (what is known about a type), [`path`] and
 //! [`errors`] (what is wrong where), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats).
 
+pub mod decode;
 pub mod errors;
+pub mod json;
 pub mod name;
 pub mod patch;
 pub mod path;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -96,6 +96,11 @@ impl Map {
         Self(Vec::new())
     }
 
+    /// An empty map with room for `keys`.
+    pub fn with_capacity(keys: usize) -> Self {
+        Self(Vec::with_capacity(keys))
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -136,7 +141,7 @@ impl Map {
     /// Appends `key` without looking for it. Only for decoders that have already ruled out a
     /// duplicate.
     pub fn push_unchecked(&mut self, key: Key, value: Tree) {
-        debug_assert!(!self.contains_key(key.as_str()));
+        debug_assert!(self.len() > 64 || !self.contains_key(key.as_str()));
         self.0.push((key, value));
     }
 
