@@ -105,7 +105,8 @@ fn read_field(line: &str) -> Option<String> {
         return Some("T".to_owned());
     }
     let json: Vec<&str> = quoted(tag, "json")?.split(',').collect();
-    let name = quoted(tag, "protobuf")?.split(',').find_map(|part| part.strip_prefix("name="))?;
+    let named = quoted(tag, "protobuf")?.split(',').find_map(|part| part.strip_prefix("name="));
+    let name = named.map_or_else(|| lower_first(words[0]), str::to_owned);
     let mut flags = String::new();
     if ty.starts_with('*') {
         flags.push('p');
@@ -123,6 +124,13 @@ fn read_field(line: &str) -> Option<String> {
         flags = format!("{flags}@{}", json[0]);
     }
     (!flags.is_empty()).then(|| format!("{name}={flags}"))
+}
+
+/// What the generator calls an embedded struct without a name.
+fn lower_first(name: &str) -> String {
+    let name = name.rsplit('.').next().unwrap_or(name);
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 fn quoted<'a>(tag: &'a str, key: &str) -> Option<&'a str> {

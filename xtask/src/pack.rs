@@ -202,12 +202,10 @@ impl Source {
         seen.into_iter().filter(|name| !inner.contains(name)).collect()
     }
 
-    /// Messages around a list, which JSON does not have: `Verbs`, `ExtraValue`.
+    /// Messages around a list, which JSON does not have.
     fn wrapper(&self, name: &str) -> Option<&Field> {
-        match self.messages.get(name)?.fields.as_slice() {
-            [field] if field.name == "items" && field.label == Label::List && !name.ends_with("List") => Some(field),
-            _ => None,
-        }
+        let wraps = matches!(name.rsplit('.').next(), Some("Verbs" | "ExtraValue"));
+        self.messages.get(name).filter(|_| wraps)?.fields.first()
     }
 
     fn write_type(&self, out: &mut String, name: &str, index: &BTreeMap<&str, usize>) -> Result<()> {

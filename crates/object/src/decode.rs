@@ -200,9 +200,7 @@ pub(crate) fn leaf(scalar: Scalar, value: Tree) -> Result<Tree, Unfit> {
         (Scalar::Int32 | Scalar::IntOrString, Tree::Int(number)) => match i32::try_from(number) {
             Ok(_) => Ok(Tree::Int(number)),
             Err(_) if scalar == Scalar::Int32 => Err(Unfit::Mismatch(format!("number {number}"))),
-            Err(_) => Err(Unfit::Other(format!(
-                "json: cannot unmarshal number {number} into Go value of type int32"
-            ))),
+            Err(_) => Err(Unfit::Other(format!("json: cannot unmarshal number {number} into Go value of type int32"))),
         },
         (Scalar::Int64 | Scalar::Double, value @ Tree::Int(_)) => Ok(value),
         (Scalar::Double, value @ Tree::Float(_)) => Ok(value),
@@ -226,10 +224,9 @@ pub(crate) fn leaf(scalar: Scalar, value: Tree) -> Result<Tree, Unfit> {
             Err(error) => Err(Unfit::Other(error.to_string())),
         },
         (Scalar::FieldsV1, value) => Ok(value),
-        (Scalar::Time | Scalar::MicroTime | Scalar::Duration, value) => Err(Unfit::Other(format!(
-            "json: cannot unmarshal {} into Go value of type string",
-            json_type(&value)
-        ))),
+        (Scalar::Time | Scalar::MicroTime | Scalar::Duration, value) => {
+            Err(Unfit::Other(format!("json: cannot unmarshal {} into Go value of type string", json_type(&value))))
+        }
         (_, value) => Err(Unfit::Mismatch(json_type(&value).to_owned())),
     }
 }

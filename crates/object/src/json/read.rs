@@ -130,13 +130,7 @@ impl<'a> Reader<'a> {
         Ok(Tree::Map(map))
     }
 
-    fn unknown(
-        &mut self,
-        shape: &StructType,
-        raw: &'a [u8],
-        key: &str,
-        map: &mut Map,
-    ) -> Result<(), DecodeError> {
+    fn unknown(&mut self, shape: &StructType, raw: &'a [u8], key: &str, map: &mut Map) -> Result<(), DecodeError> {
         self.steps.push(Step::Key(as_written(raw)));
         if shape.preserve_unknown {
             if map.contains_key(key) {
@@ -188,10 +182,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn object(
-        &mut self,
-        mut value: impl FnMut(&mut Self) -> Result<Tree, DecodeError>,
-    ) -> Result<Tree, DecodeError> {
+    fn object(&mut self, mut value: impl FnMut(&mut Self) -> Result<Tree, DecodeError>) -> Result<Tree, DecodeError> {
         self.enter()?;
         let mut map = Map::new();
         let mut keys: HashSet<Box<str>> = HashSet::new();
@@ -225,10 +216,7 @@ impl<'a> Reader<'a> {
         Ok(Tree::Map(map))
     }
 
-    fn items(
-        &mut self,
-        mut item: impl FnMut(&mut Self) -> Result<Tree, DecodeError>,
-    ) -> Result<Tree, DecodeError> {
+    fn items(&mut self, mut item: impl FnMut(&mut Self) -> Result<Tree, DecodeError>) -> Result<Tree, DecodeError> {
         self.enter()?;
         let mut items = Vec::new();
         let mut more = self.open(b'[', b']')?;
@@ -262,7 +250,11 @@ impl<'a> Reader<'a> {
     fn next(&mut self, close: u8) -> Result<bool, DecodeError> {
         let found = self.peek()?;
         if found != b',' && found != close {
-            return Err(self.unexpected(if close == b']' { "after array element" } else { "after object key:value pair" }));
+            return Err(self.unexpected(if close == b']' {
+                "after array element"
+            } else {
+                "after object key:value pair"
+            }));
         }
         self.at += 1;
         Ok(found == b',')

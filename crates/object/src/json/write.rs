@@ -136,7 +136,7 @@ impl Writer<'_> {
 /// Entries ordered as Go orders map keys: bytewise.
 fn sorted(map: &Map) -> Vec<(&str, &Tree)> {
     let mut entries: Vec<(&str, &Tree)> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    entries.sort_by_key(|(key, _)| *key);
     entries
 }
 

@@ -51,13 +51,7 @@ impl Reader<'_> {
         Ok(Tree::Map(map))
     }
 
-    fn items(
-        self,
-        bytes: &[u8],
-        shape: &StructType,
-        items: &[Wire],
-        slots: &mut [Tree],
-    ) -> Result<(), DecodeError> {
+    fn items(self, bytes: &[u8], shape: &StructType, items: &[Wire], slots: &mut [Tree]) -> Result<(), DecodeError> {
         let mut fields = Fields::new(bytes);
         while let Some((number, value)) = fields.next()? {
             let Ok(place) = items.binary_search_by_key(&number, Wire::number) else { continue };
@@ -265,4 +259,3 @@ fn raw(bytes: &[u8]) -> Result<Tree, DecodeError> {
     }
     Ok(found)
 }
-

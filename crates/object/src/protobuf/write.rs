@@ -69,7 +69,7 @@ impl Writer<'_> {
 
     fn map(self, out: &mut Vec<u8>, number: u32, map: &Map, ty: TypeId) {
         let mut entries: Vec<(&str, &Tree)> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        entries.sort_by_key(|(key, _)| *key);
         for (key, value) in entries {
             put_message(out, number, |out| {
                 put_bytes(out, 1, key.as_bytes());
@@ -178,4 +178,3 @@ fn raw(out: &mut Vec<u8>, value: Option<&Tree>) {
         put_bytes(out, 1, &json::encode_untyped(value));
     }
 }
-
