@@ -1,1 +1,102 @@
-//! Placeholder.
+//! The controllers: each brings one kind of object to its wanted state.
+//!
+//! Every file is one controller: a pure `plan` (observed objects in, steps out) and a thin driver
+//! that performs the steps. They see the cluster only through informers and speak to the server
+//! only through a client with their own identity, so one of them can be run anywhere.
+//!
+//! Map, in reading order: [`start`] and [`Context`] here, `shared` (ownership, expectations, pods,
+//! templates), then any controller.
+
+mod shared;
+
+use std::sync::Arc;
+
+use skiff_base::{Clock, Random, Tasks};
+use skiff_client::{Client, Endpoint, Events, Informers};
+
+/// What one controller works with.
+#[derive(Clone)]
+pub struct Context {
+    /// Writes with the controller's own identity.
+    pub client: Client,
+    /// The shared caches.
+    pub informers: Informers,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness, for names.
+    pub random: Random,
+    /// Where its workers run.
+    pub tasks: Tasks,
+    /// Records events under the controller's name.
+    pub events: Events,
+    /// What all controllers are told.
+    pub config: Arc<Config>,
+}
+
+/// What all controllers are told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The certificate authority of the API server, PEM, published to every namespace.
+    pub root_ca_pem: String,
+    /// How long a node may be silent before it counts as unreachable, in seconds.
+    pub node_grace_secs: u32,
+    /// Ended pods kept in the cluster before the oldest are removed.
+    pub terminated_pods_max: usize,
+    /// Workers per controller.
+    pub workers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { root_ca_pem: String::new(), node_grace_secs: 50, terminated_pods_max: 12_500, workers: 4 }
+    }
+}
+
+/// Makes an endpoint with the identity of the service account `kube-system/<name>`.
+pub type EndpointFactory = dyn Fn(&str) -> Arc<dyn Endpoint> + Send + Sync;
+
+/// One line registers a controller: its module, which has `NAME` and `start`.
+macro_rules! controllers {
+    ($($module:ident)*) => {
+        $(mod $module;)*
+
+        /// Every controller: the name of its service account and how it starts.
+        const CONTROLLERS: &[(&str, fn(Context))] = &[$(($module::NAME, $module::start)),*];
+    };
+}
+
+controllers! {
+    deployment
+    replica_set
+    replication_controller
+}
+
+/// The service accounts of all controllers, for the bootstrap roles.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.iter().map(|(name, _)| *name)
+}
+
+/// Starts every controller under `tasks`, each with its own identity.
+pub fn start(
+    endpoints: &EndpointFactory,
+    informers: &Informers,
+    clock: &Clock,
+    random: &Random,
+    tasks: &Tasks,
+    config: Config,
+) {
+    let config = Arc::new(config);
+    for (name, start) in CONTROLLERS {
+        let client = Client::new(endpoints(name), &format!("skiff/{} {name}", env!("CARGO_PKG_VERSION")));
+        let tasks = tasks.group(name);
+        start(Context {
+            events: Events::new(client.clone(), clock.clone(), &tasks, name, ""),
+            client,
+            informers: informers.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            tasks,
+            config: config.clone(),
+        });
+    }
+}
