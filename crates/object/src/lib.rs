@@ -3,11 +3,13 @@
 //! No clock, no I/O, no runtime: everything here is a function from values to values.
 //!
 //! Map, in reading order: [`tree`] (the value), [`schema`] (what is known about a type), [`path`] and
-//! [`errors`] (what is wrong where), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats).
+//! [`errors`] (what is wrong where), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats),
+//! [`patch`] and [`managed`] (changes), [`table`] (rows).
 
 pub mod decode;
 pub mod errors;
 pub mod json;
+pub mod managed;
 pub mod name;
 pub mod patch;
 pub mod path;
@@ -15,6 +17,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
+pub mod table;
 pub mod time;
 pub mod tree;
 
