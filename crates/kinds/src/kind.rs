@@ -4,10 +4,15 @@
 //! per verb and never one per resource. Every hook is pure: names, times and addresses that come
 //! from outside are put in by the server before or after.
 
+use std::borrow::Cow;
+
+use skiff_object::errors::FieldError;
+use skiff_object::time::Time;
 use skiff_object::{Schema, Tree};
 
 use crate::facts::Facts;
 use crate::rules;
+use crate::table::{self, Column};
 
 /// When `metadata.generation` grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -84,6 +89,41 @@ pub trait Kind: Send + Sync {
     /// itself (`status`, `resize`, `approval`, …): only its part of `new` counts.
     fn prepare_subresource(&self, subresource: &str, new: &mut Tree, old: &Tree) {
         rules::prepare_subresource(subresource, new, old);
+    }
+
+    /// Everything wrong with a new object beyond its metadata, which the server judges.
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let _ = object;
+        Vec::new()
+    }
+
+    /// Everything wrong with a changed object, immutable fields included.
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let _ = (new, old);
+        Vec::new()
+    }
+
+    /// As [`Kind::validate_update`] for a write through a subresource.
+    fn validate_subresource(&self, subresource: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let _ = (subresource, new, old);
+        Vec::new()
+    }
+
+    /// What clients should know about an object that is accepted: deprecated fields and the like.
+    fn warnings(&self, new: &Tree, old: Option<&Tree>) -> Vec<String> {
+        let _ = (new, old);
+        Vec::new()
+    }
+
+    /// The columns of its table.
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(table::DEFAULT_COLUMNS)
+    }
+
+    /// The cells of an object's row, one per column. `now` is for ages.
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let _ = now;
+        table::default_row(object)
     }
 
     /// When `metadata.generation` grows.

@@ -1,7 +1,7 @@
 //! The definitions: one file per resource over the schema pack.
 //!
 //! Map, in reading order: [`facts`] (what discovery says), [`kind`] (what a kind can do),
-//! [`registry`] (which kinds there are), [`rules`] (what is the same for most), `pack` (the types),
+//! [`registry`] (which kinds there are), [`rules`] (what is the same for most), [`table`], `pack` (the types),
 //! then one file per resource.
 //!
 //! ```
@@ -17,6 +17,7 @@ pub mod kind;
 mod pack;
 pub mod registry;
 pub mod rules;
+pub mod table;
 
 pub use facts::{Facts, Subresource, Verb, Verbs};
 pub use kind::Kind;
