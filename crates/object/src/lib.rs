@@ -6,6 +6,7 @@
 //! [`errors`] (what is wrong where), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats),
 //! [`patch`] and [`managed`] (changes), [`table`] (rows).
 
+pub mod conform;
 pub mod decode;
 pub mod errors;
 pub mod json;
@@ -20,6 +21,7 @@ pub mod selector;
 pub mod table;
 pub mod time;
 pub mod tree;
+pub mod yaml;
 
 pub use schema::{Schema, TypeId};
 pub use tree::{Key, Map, Tree};
