@@ -4,7 +4,7 @@
 //!
 //! Map, in reading order: [`tree`] (the value), [`schema`] (what is known about a type), [`path`] and
 //! [`errors`] (what is wrong where), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats),
-//! [`patch`] and [`managed`] (changes), [`table`] (rows).
+//! [`patch`] and [`managed`] (changes).
 
 pub mod conform;
 pub mod decode;
@@ -18,7 +18,6 @@ pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
-pub mod table;
 pub mod time;
 pub mod tree;
 pub mod yaml;
