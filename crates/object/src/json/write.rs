@@ -1,6 +1,7 @@
 //! From the tree to JSON, byte for byte as Go writes it.
 
-use crate::decode::{keeps, zero};
+use crate::decode::zero;
+use crate::json::keeps;
 use crate::schema::{Absent, Schema, Shape, StructType, TypeId};
 use crate::tree::{Map, Tree};
 
