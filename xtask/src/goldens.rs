@@ -1,11 +1,11 @@
 //! Round-trips upstream's golden objects: protobuf byte for byte, JSON byte for byte once compact,
-//! YAML and the cross-check between all three key for key.
+//! YAML byte for byte; and all three give the same tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use skiff_object::{Tree, TypeId, json, protobuf};
+use skiff_object::{Tree, TypeId, json, protobuf, yaml};
 
 /// Reads every golden object in `folder` and says how many came back unchanged.
 pub(crate) fn run(folder: &Path) -> Result<()> {
@@ -54,6 +54,16 @@ fn check(file: &Path) -> Result<()> {
     );
     let raw = protobuf::encode(&from_json, schema, ty);
     ensure!(raw == envelope.raw, "protobuf made from JSON differs at byte {}", first_difference(&raw, envelope.raw));
+    check_yaml(&file.with_extension("yaml"), ty, &from_json)
+}
+
+fn check_yaml(file: &Path, ty: TypeId, from_json: &Tree) -> Result<()> {
+    let bytes = fs::read(file)?;
+    let (tree, issues) = yaml::decode(&bytes, skiff_kinds::schema(), ty).context("read YAML")?;
+    ensure!(issues.is_empty(), "YAML: {issues}");
+    ensure!(tree == *from_json, "YAML and JSON give different trees: {}", difference(&tree, from_json));
+    let again = yaml::encode_untyped(&tree);
+    ensure!(again == bytes, "YAML differs at byte {}", first_difference(&again, &bytes));
     Ok(())
 }
 

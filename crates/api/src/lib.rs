@@ -1,1 +1,47 @@
-//! Placeholder.
+//! The API server: one request pipeline over definitions.
+//!
+//! One function per verb, never one per resource: what differs between resources is in their
+//! `Kind`. The server keeps no state of its own besides caches; everything is in the store.
+//!
+//! Map, in the order of a request: [`serve`] (bytes become requests), [`request`] (the path,
+//! parsed once), [`chain`] (who, and may they), [`routes`], [`negotiate`] (formats), [`verbs`],
+//! [`write`] (body to stored object), [`admission`], [`storage`] (keys and bytes), [`respond`]
+//! (stored bytes or a projection of them), [`errors`] (every failure as a `Status`).
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod body;
+pub mod bootstrap;
+pub mod chain;
+pub mod discovery;
+pub mod errors;
+mod event_lease;
+pub mod fields;
+pub mod frame;
+pub mod health;
+pub mod meta;
+pub mod metrics;
+pub mod negotiate;
+pub mod openapi;
+pub mod proxy;
+pub mod registry;
+pub mod request;
+pub mod respond;
+pub mod reviews;
+pub mod routes;
+pub mod selection;
+pub mod serve;
+pub mod server;
+pub mod storage;
+pub mod subresources;
+pub mod table;
+mod token_user;
+pub mod validate;
+pub mod verbs;
+pub mod write;
+mod yaml;
+
+pub use authn::UserInfo;
+pub use server::{ApiServer, Config, Local};
+pub use storage::storage_key;

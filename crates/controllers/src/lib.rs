@@ -67,8 +67,14 @@ macro_rules! controllers {
 
 controllers! {
     deployment
+    endpoint_slice
+    endpoints
+    namespace
     replica_set
     replication_controller
+    root_ca
+    service_account
+    tokens
 }
 
 /// The service accounts of all controllers, for the bootstrap roles.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::quantity;
-use crate::schema::{Scalar, Schema, Shape, TypeId};
+use crate::schema::{Absent, Field, Scalar, Schema, Shape, TypeId};
 use crate::time::{self, Time};
 use crate::tree::Tree;
 
@@ -44,6 +44,13 @@ pub enum Issue {
     Unknown(String),
     /// A field that appeared before; the last one counts.
     Duplicate(String),
+    /// A YAML key that appeared before in the same map; the last one counts.
+    Repeated {
+        /// Where, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+    },
 }
 
 impl fmt::Display for Issue {
@@ -51,6 +58,9 @@ impl fmt::Display for Issue {
         match self {
             Self::Unknown(path) => write!(f, "unknown field {}", crate::errors::quote(path)),
             Self::Duplicate(path) => write!(f, "duplicate field {}", crate::errors::quote(path)),
+            Self::Repeated { line, key } => {
+                write!(f, "line {line}: key {} already set in map", crate::errors::quote(key))
+            }
         }
     }
 }
@@ -64,6 +74,16 @@ impl Issues {
     /// In the order in which they were met.
     pub fn iter(&self) -> impl Iterator<Item = &Issue> {
         self.found.iter()
+    }
+
+    /// One message per issue; what YAML found is one message together. Each is a warning of its own
+    /// when `fieldValidation` is `Warn`.
+    pub fn messages(&self) -> Vec<String> {
+        let repeated = |issue: &&Issue| matches!(issue, Issue::Repeated { .. });
+        let lines: String = self.found.iter().filter(repeated).map(|issue| format!("\n  {issue}")).collect();
+        let together = (!lines.is_empty()).then(|| format!("yaml: unmarshal errors:{lines}"));
+        let others = self.found.iter().filter(|issue| !repeated(issue)).map(ToString::to_string);
+        together.into_iter().chain(others).collect()
     }
 
     /// Notes an issue, once, as long as there is room.
@@ -84,13 +104,7 @@ impl Issues {
 /// All of them, as upstream's strict decoder joins them: `unknown field "spec.a", duplicate field "b"`.
 impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, issue) in self.found.iter().enumerate() {
-            if place > 0 {
-                f.write_str(", ")?;
-            }
-            issue.fmt(f)?;
-        }
-        Ok(())
+        f.write_str(&self.messages().join(", "))
     }
 }
 
@@ -282,7 +296,7 @@ pub(crate) fn zero(schema: &Schema, ty: TypeId) -> Tree {
 }
 
 /// Whether Go's `omitempty` leaves this out.
-pub(crate) fn is_empty(value: &Tree) -> bool {
+fn is_empty(value: &Tree) -> bool {
     match value {
         Tree::Null | Tree::Bool(false) | Tree::Int(0) => true,
         Tree::Float(number) => *number == 0.0,
@@ -290,5 +304,14 @@ pub(crate) fn is_empty(value: &Tree) -> bool {
         Tree::List(items) => items.is_empty(),
         Tree::Map(map) => map.is_empty(),
         Tree::Bool(true) | Tree::Int(_) => false,
+    }
+}
+
+/// Whether Go would tell `value` from an absent field.
+pub(crate) fn keeps(field: &Field, value: &Tree) -> bool {
+    match value {
+        Tree::Null => false,
+        Tree::Map(_) if field.absent == Absent::EmptyStruct => true,
+        value => field.pointer || field.absent != Absent::Omitted || !is_empty(value),
     }
 }

@@ -343,6 +343,30 @@ fn show_into(tree: &Tree, out: &mut String) {
     }
 }
 
+/// A value as Go's `%v` prints it.
+pub fn go(tree: &Tree) -> String {
+    match tree {
+        Tree::Null => "<nil>".to_owned(),
+        Tree::Bool(value) => value.to_string(),
+        Tree::Int(number) => number.to_string(),
+        Tree::Float(number) => number.to_string(),
+        Tree::Str(text) => text.to_string(),
+        Tree::List(items) => go_list(items),
+        Tree::Map(map) => {
+            let mut entries: Vec<String> =
+                map.iter().map(|(key, value)| format!("{}:{}", key.as_str(), go(value))).collect();
+            entries.sort_unstable();
+            format!("map[{}]", entries.join(" "))
+        }
+    }
+}
+
+/// A list as Go's `%v` prints it.
+pub fn go_list(items: &[Tree]) -> String {
+    let items: Vec<String> = items.iter().map(go).collect();
+    format!("[{}]", items.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -237,6 +237,24 @@ impl Tree {
         matches!(self, Self::Null)
     }
 
+    /// How many values this is, itself included.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::List(items) => 1 + items.iter().map(Self::size).sum::<usize>(),
+            Self::Map(map) => 1 + map.values().map(Self::size).sum::<usize>(),
+            _ => 1,
+        }
+    }
+
+    /// How many lists and maps nest, itself included.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::List(items) => 1 + items.iter().map(Self::depth).max().unwrap_or_default(),
+            Self::Map(map) => 1 + map.values().map(Self::depth).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
     /// The string, if this is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {

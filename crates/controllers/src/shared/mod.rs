@@ -7,7 +7,9 @@ pub(crate) mod expectations;
 pub(crate) mod pods;
 pub(crate) mod rank;
 pub(crate) mod selector;
+pub(crate) mod services;
 pub(crate) mod template;
+pub(crate) mod written;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

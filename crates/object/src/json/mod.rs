@@ -7,6 +7,5 @@
 mod read;
 mod write;
 
-pub(crate) use read::keeps;
 pub use read::{decode, decode_untyped, decode_untyped_strict};
 pub use write::{encode, encode_sorted, encode_untyped};

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::decode::{
-    DEPTH_MAX, DecodeError, Issue, Issues, Step, Unfit, go_type, is_empty, json_type, leaf, mismatch, path, zero,
+    DEPTH_MAX, DecodeError, Issue, Issues, Step, Unfit, go_type, json_type, keeps, leaf, mismatch, path, zero,
 };
-use crate::schema::{Absent, Field, Or, Scalar, Schema, Shape, StructType, TypeId};
+use crate::schema::{Field, Or, Scalar, Schema, Shape, StructType, TypeId};
 use crate::tree::{Key, Map, Tree};
 
 /// Above so many keys, a set finds duplicates: comparing each with each would let a 3 MiB body
@@ -457,15 +457,6 @@ fn find<'a>(shape: &'a StructType, key: &str, hint: usize) -> Option<(usize, &'a
 
 fn name_of(field: &Field) -> &str {
     field.name.as_str()
-}
-
-/// Whether Go would tell `value` from an absent field.
-pub(crate) fn keeps(field: &Field, value: &Tree) -> bool {
-    match value {
-        Tree::Null => false,
-        Tree::Map(_) if field.absent == Absent::EmptyStruct => true,
-        value => field.pointer || field.absent != Absent::Omitted || !is_empty(value),
-    }
 }
 
 fn end_of_input() -> DecodeError {

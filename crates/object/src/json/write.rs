@@ -1,7 +1,6 @@
 //! From the tree to JSON, byte for byte as Go writes it.
 
-use crate::decode::zero;
-use crate::json::keeps;
+use crate::decode::{keeps, zero};
 use crate::schema::{Absent, Schema, Shape, StructType, TypeId};
 use crate::tree::{Map, Tree};
 

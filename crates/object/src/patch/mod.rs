@@ -16,7 +16,7 @@ use crate::tree::Tree;
 
 /// How deep a patch or its result may nest. Decoders refuse deeper documents; this keeps patches
 /// from building one (a copy into itself doubles the depth each time).
-pub const DEPTH_MAX: usize = 512;
+pub use crate::decode::DEPTH_MAX;
 
 /// A document nests deeper than [`DEPTH_MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

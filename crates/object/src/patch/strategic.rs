@@ -14,6 +14,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{TooDeep, check_depth};
+use crate::errors::{go, go_list};
 use crate::schema::{PatchStrategy, Schema, Shape, TypeId};
 use crate::tree::{Key, Map, Tree};
 
@@ -532,29 +533,6 @@ fn clean_map(map: Map) -> Map {
         }
     }
     out
-}
-
-/// A value as Go's `%v` prints it.
-fn go(tree: &Tree) -> String {
-    match tree {
-        Tree::Null => "<nil>".to_owned(),
-        Tree::Bool(value) => value.to_string(),
-        Tree::Int(number) => number.to_string(),
-        Tree::Float(number) => number.to_string(),
-        Tree::Str(text) => text.to_string(),
-        Tree::List(items) => go_list(items),
-        Tree::Map(map) => {
-            let mut entries: Vec<String> =
-                map.iter().map(|(key, value)| format!("{}:{}", key.as_str(), go(value))).collect();
-            entries.sort_unstable();
-            format!("map[{}]", entries.join(" "))
-        }
-    }
-}
-
-fn go_list(items: &[Tree]) -> String {
-    let items: Vec<String> = items.iter().map(go).collect();
-    format!("[{}]", items.join(" "))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::decode::{DEPTH_MAX, DecodeError};
+use crate::decode::{DEPTH_MAX, DecodeError, keeps};
 use crate::json;
 use crate::protobuf::wire::{Fields, Value, malformed};
 use crate::schema::{Either, Or, Scalar, Schema, Shape, StructType, TypeId, Wire};
@@ -44,7 +44,7 @@ impl Reader<'_> {
         self.items(bytes, shape, &shape.wire, &mut slots)?;
         let mut map = Map::with_capacity(slots.iter().filter(|slot| !slot.is_null()).count());
         for (field, value) in shape.fields.iter().zip(slots) {
-            if json::keeps(field, &value) {
+            if keeps(field, &value) {
                 map.push_unchecked(field.name.clone(), value);
             }
         }

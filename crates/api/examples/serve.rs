@@ -1,0 +1,59 @@
+//! An API server on the memory store, to try with the real `kubectl`:
+//! `cargo run -p skiff-api --example serve -- 127.0.0.1:7443 /tmp/kubeconfig`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use skiff_api::authn::{MASTERS, StaticToken, UserInfo, jws::SigningKey};
+use skiff_api::serve::{TlsMaterial, tls_config};
+use skiff_api::{ApiServer, Config, authz, bootstrap};
+use skiff_base::{Clock, Random, Shutdown, Tasks};
+use skiff_store::memory::MemoryStore;
+
+#[tokio::main]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let address: SocketAddr = arguments.next().unwrap_or("127.0.0.1:7443".into()).parse().expect("an address");
+    let kubeconfig = arguments.next().unwrap_or("/tmp/skiff-api-kubeconfig".into());
+    let (clock, random) = (Clock::system(), Random::system());
+    let token = random.uuid();
+    let server = ApiServer::new(Config {
+        cluster: "example".into(),
+        store: Arc::new(MemoryStore::new(clock.clone())),
+        registry: skiff_kinds::builtin().clone(),
+        clock,
+        random,
+        tasks: Tasks::new("api", Shutdown::new()),
+        authorizer: Arc::new(authz::AllowAll),
+        anonymous: true,
+        static_tokens: vec![StaticToken { token: token.clone(), user: UserInfo::new("admin", &[MASTERS]) }],
+        service_account_key: SigningKey::generate().expect("a key"),
+        issuer: skiff_api::server::DEFAULT_ISSUER.into(),
+        advertise: address,
+        service_cidr: ("10.96.0.0".parse().expect("an address"), 16),
+        node_ports: (30_000, 32_767),
+        dialer: None,
+    })
+    .expect("a server");
+    bootstrap::run(&server).await.expect("bootstrap");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".into(), address.ip().to_string()])
+        .and_then(|params| params.self_signed(&key))
+        .expect("a certificate");
+    let tls = tls_config(&TlsMaterial {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+        client_authority: String::new(),
+    })
+    .expect("tls");
+    let listener = tokio::net::TcpListener::bind(address).await.expect("a listener");
+    server.listen(listener, tls);
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]\n\
+         clusters: [{{name: x, cluster: {{server: 'https://{address}', insecure-skip-tls-verify: true}}}}]\n\
+         users: [{{name: x, user: {{token: {token}}}}}]\n"
+    );
+    std::fs::write(&kubeconfig, text).expect("write the kubeconfig");
+    println!("export KUBECONFIG={kubeconfig}");
+    std::future::pending::<()>().await;
+}

@@ -1,0 +1,229 @@
+//! Service account tokens: what they claim, how they are issued, when they are taken.
+
+use serde::{Deserialize, Serialize};
+use skiff_base::{Clock, Random, Timestamp};
+
+use super::UserInfo;
+use super::jws::{JwsError, SigningKey};
+
+/// Clocks may differ by this much.
+const LEEWAY_SECONDS: i64 = 10;
+
+/// The claims of a service account token, as upstream writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who may take the token.
+    #[serde(default)]
+    pub aud: Vec<String>,
+    /// Seconds since the epoch after which it is no longer taken.
+    pub exp: i64,
+    /// Seconds since the epoch at which it was issued.
+    pub iat: i64,
+    /// The issuer.
+    pub iss: String,
+    /// The token's identity.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub jti: String,
+    /// What it is bound to.
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: Bound,
+    /// Seconds since the epoch before which it is not yet taken.
+    pub nbf: i64,
+    /// `system:serviceaccount:<namespace>:<name>`
+    pub sub: String,
+}
+
+/// The `kubernetes.io` claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The namespace of the service account and of what the token is bound to.
+    pub namespace: String,
+    /// The node of the pod, or the node the token is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<ObjectRef>,
+    /// The pod that the token dies with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<ObjectRef>,
+    /// The secret that the token dies with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<ObjectRef>,
+    /// The service account.
+    pub serviceaccount: ObjectRef,
+    /// Seconds since the epoch after which using the token is worth a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnafter: Option<i64>,
+}
+
+/// An object by name and uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Its name.
+    pub name: String,
+    /// Its uid; without it the name alone counts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+}
+
+/// Issues and reads tokens.
+pub struct Tokens {
+    key: SigningKey,
+    /// The issuer, and the audience of the API server itself.
+    pub issuer: String,
+    clock: Clock,
+    random: Random,
+}
+
+/// Why a token is not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TokenError {
+    /// Not a token of ours at all: another authenticator may know it.
+    #[error(transparent)]
+    Jws(#[from] JwsError),
+    /// Ours by its signature, but not by its claims.
+    #[error("{0}")]
+    Claims(String),
+}
+
+impl Tokens {
+    /// Tokens signed by `key`.
+    pub fn new(key: SigningKey, issuer: String, clock: Clock, random: Random) -> Self {
+        Self { key, issuer, clock, random }
+    }
+
+    /// The public key set.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// Signs a token for `audiences` that lives `seconds`; gives it with its end.
+    ///
+    /// # Errors
+    /// [`TokenError`] when signing fails.
+    pub fn issue(&self, bound: Bound, audiences: Vec<String>, seconds: i64) -> Result<(String, Timestamp), TokenError> {
+        let now = self.clock.now().as_secs();
+        let claims = Claims {
+            aud: if audiences.is_empty() { vec![self.issuer.clone()] } else { audiences },
+            exp: now.saturating_add(seconds),
+            iat: now,
+            nbf: now,
+            iss: self.issuer.clone(),
+            jti: self.random.uuid(),
+            sub: format!("system:serviceaccount:{}:{}", bound.namespace, bound.serviceaccount.name),
+            kubernetes: bound,
+        };
+        let json = serde_json::to_vec(&claims).map_err(|error| TokenError::Claims(error.to_string()))?;
+        Ok((self.key.sign(&json)?, Timestamp::from_secs(claims.exp)))
+    }
+
+    /// Checks signature, issuer, audience and times. Whether what the token is bound to still
+    /// exists is for the caller to check.
+    ///
+    /// # Errors
+    /// [`TokenError`] says what is wrong.
+    pub fn read(&self, token: &str, audiences: &[String]) -> Result<(Claims, Vec<String>), TokenError> {
+        let claims: Claims = serde_json::from_slice(&self.key.verify(token)?)
+            .map_err(|error| TokenError::Claims(format!("token claims: {error}")))?;
+        let taken = self.check(&claims, audiences)?;
+        Ok((claims, taken))
+    }
+
+    /// Checks the claims as of now; gives the audiences that both sides name.
+    ///
+    /// # Errors
+    /// [`TokenError::Claims`] says which claim fails.
+    pub fn check(&self, claims: &Claims, audiences: &[String]) -> Result<Vec<String>, TokenError> {
+        let now = self.clock.now().as_secs();
+        let refuse = |why: String| Err(TokenError::Claims(why));
+        if claims.iss != self.issuer {
+            return refuse(format!("token is issued by {:?}", claims.iss));
+        }
+        if now > claims.exp.saturating_add(LEEWAY_SECONDS) {
+            return refuse("service account token has expired".into());
+        }
+        if now < claims.nbf.saturating_sub(LEEWAY_SECONDS) {
+            return refuse("service account token is not valid yet".into());
+        }
+        let own = [self.issuer.clone()];
+        let wanted = if audiences.is_empty() { &own } else { audiences };
+        let taken: Vec<String> = wanted.iter().filter(|one| claims.aud.contains(one)).cloned().collect();
+        if taken.is_empty() {
+            return refuse(format!("token audiences {:?} is invalid for the target audiences {wanted:?}", claims.aud));
+        }
+        Ok(taken)
+    }
+}
+
+impl Claims {
+    /// The user that the token stands for.
+    pub fn user(&self) -> UserInfo {
+        let bound = &self.kubernetes;
+        let mut user = UserInfo {
+            name: self.sub.clone(),
+            uid: bound.serviceaccount.uid.clone(),
+            groups: vec![
+                "system:serviceaccounts".into(),
+                format!("system:serviceaccounts:{}", bound.namespace),
+                super::AUTHENTICATED.into(),
+            ],
+            extra: std::collections::BTreeMap::new(),
+        };
+        let mut extra = |key: &str, value: &str| {
+            if !value.is_empty() {
+                user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+            }
+        };
+        if !self.jti.is_empty() {
+            extra("credential-id", &format!("JTI={}", self.jti));
+        }
+        if let Some(pod) = &bound.pod {
+            extra("pod-name", &pod.name);
+            extra("pod-uid", &pod.uid);
+        }
+        if let Some(node) = &bound.node {
+            extra("node-name", &node.name);
+            extra("node-uid", &node.uid);
+        }
+        user
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens() -> Tokens {
+        let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap();
+        Tokens::new(key, "https://issuer".into(), Clock::system(), Random::system())
+    }
+
+    fn bound() -> Bound {
+        Bound {
+            namespace: "default".into(),
+            serviceaccount: ObjectRef { name: "web".into(), uid: "1".into() },
+            pod: Some(ObjectRef { name: "web-0".into(), uid: "2".into() }),
+            ..Bound::default()
+        }
+    }
+
+    #[test]
+    fn a_token_names_its_account_groups_and_pod() {
+        let tokens = tokens();
+        let (token, _) = tokens.issue(bound(), vec![], 3_600).unwrap();
+        let (claims, audiences) = tokens.read(&token, &[]).unwrap();
+        let user = claims.user();
+        assert_eq!(audiences, ["https://issuer"]);
+        assert_eq!(user.name, "system:serviceaccount:default:web");
+        assert!(user.in_group("system:serviceaccounts:default"));
+        assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["web-0"]);
+    }
+
+    #[test]
+    fn other_audiences_and_old_tokens_are_refused() {
+        let tokens = tokens();
+        let (token, _) = tokens.issue(bound(), vec!["vault".into()], 3_600).unwrap();
+        assert!(tokens.read(&token, &[]).is_err());
+        assert!(tokens.read(&token, &["vault".into()]).is_ok());
+        let (old, _) = tokens.issue(bound(), vec![], -3_600).unwrap();
+        assert_eq!(tokens.read(&old, &[]), Err(TokenError::Claims("service account token has expired".into())));
+    }
+}

@@ -1,0 +1,240 @@
+//! What every cluster begins with: namespaces, the `kubernetes` Service, priority classes.
+//!
+//! Everything goes through the pipeline like any other request and is only made when it is absent,
+//! so that running it again changes nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use skiff_object::{Map, Tree, json};
+
+use std::sync::Arc;
+
+use crate::authn::{MASTERS, UserInfo};
+use crate::server::{ApiServer, Local};
+
+/// An object that every cluster begins with could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("bootstrap {path}: {status} {message}")]
+pub struct BootstrapError {
+    /// Where it was posted.
+    pub path: String,
+    /// What the server answered.
+    pub status: StatusCode,
+    /// The body of the answer.
+    pub message: String,
+}
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Makes what is absent.
+///
+/// # Errors
+/// The first object that the server refuses for another reason than that it is there.
+pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
+    let local = server.local(UserInfo::new("system:apiserver", &[MASTERS]));
+    for namespace in NAMESPACES {
+        create(&local, "/api/v1/namespaces", &object("v1", "Namespace", "", namespace)).await?;
+    }
+    for class in priority_classes() {
+        create(&local, "/apis/scheduling.k8s.io/v1/priorityclasses", &class).await?;
+    }
+    create(&local, "/apis/networking.k8s.io/v1/servicecidrs", &service_cidr(server)).await?;
+    create(&local, "/api/v1/namespaces/default/services", &kubernetes_service(server)).await?;
+    replace(&local, "/api/v1/namespaces/default/endpoints", &endpoints(server)).await?;
+    replace(&local, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &endpoint_slice(server)).await?;
+    for service in api_services(server) {
+        create(&local, "/apis/apiregistration.k8s.io/v1/apiservices", &service).await?;
+    }
+    server.health().set_bootstrapped();
+    Ok(())
+}
+
+async fn send(local: &Local, method: Method, path: &str, object: &Tree) -> (StatusCode, Bytes) {
+    let mut request = Request::new(Bytes::from(json::encode_untyped(object)));
+    *request.method_mut() = method;
+    if let Ok(uri) = path.parse() {
+        *request.uri_mut() = uri;
+    }
+    request.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static("kube-apiserver"));
+    let response = local.call(request).await;
+    let status = response.status();
+    (status, response.into_body().collect().await.unwrap_or_default())
+}
+
+async fn create(local: &Local, path: &str, object: &Tree) -> Result<(), BootstrapError> {
+    let (status, body) = send(local, Method::POST, path, object).await;
+    check(path, status, &body, &[StatusCode::CREATED, StatusCode::CONFLICT])
+}
+
+/// Makes the object, or makes it what it must be: addresses may have changed since the last start.
+async fn replace(local: &Local, path: &str, object: &Tree) -> Result<(), BootstrapError> {
+    let (status, body) = send(local, Method::POST, path, object).await;
+    if status != StatusCode::CONFLICT {
+        return check(path, status, &body, &[StatusCode::CREATED]);
+    }
+    let path = format!("{path}/{}", crate::meta::name(object));
+    let (status, body) = send(local, Method::PUT, &path, object).await;
+    check(&path, status, &body, &[StatusCode::OK])
+}
+
+fn check(path: &str, status: StatusCode, body: &[u8], fine: &[StatusCode]) -> Result<(), BootstrapError> {
+    if fine.contains(&status) {
+        return Ok(());
+    }
+    Err(BootstrapError { path: path.to_owned(), status, message: String::from_utf8_lossy(body).into_owned() })
+}
+
+fn object(api_version: &'static str, kind: &'static str, namespace: &str, name: &str) -> Tree {
+    let mut tree = Tree::map();
+    tree.set(&["apiVersion"], api_version);
+    tree.set(&["kind"], kind);
+    tree.set(&["metadata", "name"], name);
+    if !namespace.is_empty() {
+        tree.set(&["metadata", "namespace"], namespace);
+    }
+    tree
+}
+
+fn priority_classes() -> [Tree; 2] {
+    [("system-cluster-critical", 2_000_000_000_i64), ("system-node-critical", 2_000_001_000)].map(|(name, value)| {
+        let mut class = object("scheduling.k8s.io/v1", "PriorityClass", "", name);
+        class.set(&["value"], value);
+        class.set(&["preemptionPolicy"], "PreemptLowerPriority");
+        class.set(&["description"], "For pods that the cluster or its node cannot do without.");
+        class
+    })
+}
+
+/// The address `offset` into a network.
+pub(crate) fn address_in((network, prefix): (IpAddr, u8), offset: u128) -> IpAddr {
+    match network {
+        IpAddr::V4(network) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from((u32::from(network) & mask).wrapping_add(offset as u32)))
+        }
+        IpAddr::V6(network) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix.into())).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from((u128::from(network) & mask).wrapping_add(offset)))
+        }
+    }
+}
+
+fn service_cidr(server: &ApiServer) -> Tree {
+    let (address, prefix) = server.config.service_cidr;
+    let mut cidr = object("networking.k8s.io/v1", "ServiceCIDR", "", "kubernetes");
+    cidr.set(&["spec", "cidrs"], vec![Tree::from(format!("{address}/{prefix}"))]);
+    cidr
+}
+
+fn labels(tree: &mut Tree, labels: &[(&'static str, &str)]) {
+    for (key, value) in labels {
+        tree.set(&["metadata", "labels", key], *value);
+    }
+}
+
+fn port(number: u16) -> Map {
+    let mut port = Map::new();
+    port.insert("name", "https");
+    port.insert("port", i64::from(number));
+    port.insert("protocol", "TCP");
+    port
+}
+
+fn kubernetes_service(server: &ApiServer) -> Tree {
+    let mut service = object("v1", "Service", "default", "kubernetes");
+    labels(&mut service, &[("component", "apiserver"), ("provider", "kubernetes")]);
+    let mut https = port(443);
+    https.insert("targetPort", i64::from(server.config.advertise.port()));
+    service.set(&["spec", "ports"], vec![Tree::Map(https)]);
+    service.set(&["spec", "clusterIP"], address_in(server.config.service_cidr, 1).to_string());
+    service.set(&["spec", "type"], "ClusterIP");
+    service.set(&["spec", "sessionAffinity"], "None");
+    service
+}
+
+fn endpoints(server: &ApiServer) -> Tree {
+    let advertise = server.config.advertise;
+    let mut endpoints = object("v1", "Endpoints", "default", "kubernetes");
+    labels(&mut endpoints, &[("endpointslice.kubernetes.io/skip-mirror", "true")]);
+    let mut address = Map::new();
+    address.insert("ip", advertise.ip().to_string());
+    let mut subset = Map::new();
+    subset.insert("addresses", vec![Tree::Map(address)]);
+    subset.insert("ports", vec![Tree::Map(port(advertise.port()))]);
+    endpoints.set(&["subsets"], vec![Tree::Map(subset)]);
+    endpoints
+}
+
+fn endpoint_slice(server: &ApiServer) -> Tree {
+    let advertise = server.config.advertise;
+    let mut slice = object("discovery.k8s.io/v1", "EndpointSlice", "default", "kubernetes");
+    labels(&mut slice, &[("kubernetes.io/service-name", "kubernetes")]);
+    slice.set(&["addressType"], if advertise.is_ipv4() { "IPv4" } else { "IPv6" });
+    let mut endpoint = Tree::map();
+    endpoint.set(&["addresses"], vec![Tree::from(advertise.ip().to_string())]);
+    endpoint.set(&["conditions", "ready"], true);
+    slice.set(&["endpoints"], vec![endpoint]);
+    slice.set(&["ports"], vec![Tree::Map(port(advertise.port()))]);
+    slice
+}
+
+/// Upstream's order of groups; unknown ones come last.
+fn group_priority(group: &str) -> i64 {
+    match group {
+        "" => 18_000,
+        "apps" => 17_800,
+        "events.k8s.io" => 17_750,
+        "authentication.k8s.io" => 17_700,
+        "authorization.k8s.io" => 17_600,
+        "autoscaling" => 17_500,
+        "batch" => 17_400,
+        "certificates.k8s.io" => 17_300,
+        "networking.k8s.io" => 17_200,
+        "policy" => 17_100,
+        "rbac.authorization.k8s.io" => 17_000,
+        "storage.k8s.io" => 16_800,
+        "apiextensions.k8s.io" | "admissionregistration.k8s.io" => 16_700,
+        "scheduling.k8s.io" => 16_600,
+        "coordination.k8s.io" => 16_500,
+        "node.k8s.io" => 16_300,
+        "discovery.k8s.io" => 16_200,
+        "flowcontrol.apiserver.k8s.io" => 16_100,
+        _ => 15_900,
+    }
+}
+
+fn api_services(server: &ApiServer) -> Vec<Tree> {
+    let registry = server.registry();
+    let mut services = Vec::new();
+    for (group, versions) in registry.groups() {
+        for (place, version) in versions.iter().enumerate() {
+            let name = if group.is_empty() { format!("{version}.") } else { format!("{version}.{group}") };
+            let mut service = object("apiregistration.k8s.io/v1", "APIService", "", &name);
+            labels(&mut service, &[("kube-aggregator.kubernetes.io/automanaged", "onstart")]);
+            if !group.is_empty() {
+                service.set(&["spec", "group"], group);
+            }
+            service.set(&["spec", "version"], *version);
+            service.set(&["spec", "groupPriorityMinimum"], group_priority(group));
+            service.set(&["spec", "versionPriority"], 15 - i64::try_from(place).unwrap_or(0));
+            services.push(service);
+        }
+    }
+    services
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_count_from_the_network() {
+        let v4 = ("10.96.5.7".parse().unwrap(), 16);
+        assert_eq!(address_in(v4, 1).to_string(), "10.96.0.1");
+        let v6 = ("fd00::7".parse().unwrap(), 112);
+        assert_eq!(address_in(v6, 10).to_string(), "fd00::a");
+    }
+}

@@ -1,0 +1,214 @@
+//! The way of every request, in upstream's order: panic guard, audit id, authenticate,
+//! impersonate, authorize, deadline, verb. One screen.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
+
+use crate::authn::{self, UserInfo, impersonation};
+use crate::authz::{self, Attributes, Decision, Target};
+use crate::body::{Body, RequestBody};
+use crate::errors::{ApiError, ApiResult};
+use crate::request::RequestInfo;
+use crate::serve::Peer;
+use crate::server::ApiServer;
+use crate::{respond, routes};
+
+/// Requests that say nothing get this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Warnings in one answer; what is beyond tells a client nothing new.
+const WARNINGS_MAX: usize = 64;
+
+/// One request on its way through the server.
+pub struct Call {
+    /// What the path asks for.
+    pub info: RequestInfo,
+    /// The method.
+    pub method: Method,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The query, undecoded.
+    pub query: String,
+    /// Who the request counts as.
+    pub user: Arc<UserInfo>,
+    /// The body, until it is read.
+    pub body: Option<RequestBody>,
+    /// The connection itself, when the client asked to upgrade it.
+    pub upgrade: Option<OnUpgrade>,
+    /// What the client should know besides the answer.
+    pub warnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Call {
+    /// Adds a `Warning` header to the answer.
+    pub fn warn(&self, text: impl Into<String>) {
+        let mut warnings = self.warnings.lock();
+        let text = text.into();
+        if warnings.len() < WARNINGS_MAX && !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// Reads the body; empty when it has been read before.
+    pub async fn read_body(&mut self) -> ApiResult<bytes::Bytes> {
+        match self.body.take() {
+            Some(body) => body.read().await,
+            None => Ok(bytes::Bytes::new()),
+        }
+    }
+
+    /// The `User-Agent`.
+    pub fn user_agent(&self) -> &str {
+        self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// Whether the request may stay open for as long as it likes.
+    fn is_long_running(&self) -> bool {
+        self.info.verb == "watch"
+            || self.info.verb == "proxy"
+            || matches!(self.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+}
+
+/// Answers one request.
+pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer: Peer) -> Response<Body> {
+    let (mut head, body) = request.into_parts();
+    let query = head.uri.query().unwrap_or("").to_owned();
+    let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let audit_id = audit_id(server, &head.headers);
+    let call = Call {
+        info,
+        method: head.method,
+        query,
+        user: Arc::new(UserInfo::anonymous()),
+        body: Some(body),
+        upgrade: head.extensions.remove::<OnUpgrade>(),
+        warnings: Arc::clone(&warnings),
+        headers: head.headers,
+    };
+    let accepted = respond::ErrorForm::of(&call);
+    let path = call.info.path.clone();
+    let outcome = match AssertUnwindSafe(answer(server, call, peer)).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            tracing::error!(path, "request panicked");
+            Err(ApiError::internal("the server could not answer this request"))
+        }
+    };
+    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, accepted));
+    finish(&mut response, &audit_id, &warnings.lock());
+    response
+}
+
+async fn answer(server: &Arc<ApiServer>, mut call: Call, peer: Peer) -> ApiResult<Response<Body>> {
+    call.user = authenticate(server, &call.headers, peer).await?;
+    impersonate(server, &mut call)?;
+    authorize(server, &call)?;
+    if call.is_long_running() {
+        return routes::route(server, call).await;
+    }
+    let deadline = deadline(&call)?;
+    match tokio::time::timeout(deadline, routes::route(server, call)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
+    }
+}
+
+fn audit_id(server: &ApiServer, headers: &HeaderMap) -> HeaderValue {
+    match headers.get("audit-id") {
+        Some(value) if !value.is_empty() && value.len() <= 64 => value.clone(),
+        _ => HeaderValue::from_str(&server.random().uuid()).unwrap_or(HeaderValue::from_static("")),
+    }
+}
+
+async fn authenticate(server: &Arc<ApiServer>, headers: &HeaderMap, peer: Peer) -> ApiResult<Arc<UserInfo>> {
+    let certificate = match peer {
+        Peer::Local(user) => return Ok(user),
+        Peer::Remote { certificate, .. } => certificate,
+    };
+    if let Some(user) = certificate {
+        return Ok(user);
+    }
+    let websocket = authn::websocket_token(headers);
+    if let Some(token) = authn::bearer_token(headers).or(websocket.as_deref()) {
+        if let Some(user) = authn::static_user(&server.config.static_tokens, token) {
+            return Ok(Arc::new(user));
+        }
+        return match server.token_user(token, &[]).await {
+            Ok((user, _)) => Ok(Arc::new(user)),
+            Err(error) => {
+                tracing::debug!(%error, "bearer token refused");
+                Err(ApiError::unauthorized())
+            }
+        };
+    }
+    if headers.contains_key(header::AUTHORIZATION) || !server.config.anonymous {
+        return Err(ApiError::unauthorized());
+    }
+    Ok(Arc::new(UserInfo::anonymous()))
+}
+
+fn impersonate(server: &ApiServer, call: &mut Call) -> ApiResult<()> {
+    let Some(wanted) = impersonation::requested(&call.headers)? else { return Ok(()) };
+    for need in &wanted.needs {
+        let attributes = Attributes {
+            user: &call.user,
+            verb: "impersonate",
+            target: Target::Resource {
+                group: need.group,
+                version: "v1",
+                resource: need.resource,
+                subresource: &need.subresource,
+                namespace: &need.namespace,
+                name: &need.name,
+            },
+        };
+        permit(server, &attributes)?;
+    }
+    call.user = Arc::new(wanted.user);
+    Ok(())
+}
+
+fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
+    if call.info.is_resource && call.info.verb.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    permit(server, &Attributes::of(&call.user, &call.info))
+}
+
+/// Nothing when it is allowed, the 403 when it is not.
+pub fn permit(server: &ApiServer, attributes: &Attributes<'_>) -> ApiResult<()> {
+    match authz::decide(server.config.authorizer.as_ref(), attributes) {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(attributes, &reason)),
+    }
+}
+
+fn deadline(call: &Call) -> ApiResult<Duration> {
+    let Some(text) = crate::request::options::first(&call.query, "timeout").filter(|text| !text.is_empty()) else {
+        return Ok(REQUEST_TIMEOUT);
+    };
+    match skiff_object::time::parse_duration(&text) {
+        Ok(nanos) if nanos > 0 => Ok(Duration::from_nanos(nanos.unsigned_abs()).min(REQUEST_TIMEOUT)),
+        Ok(_) => Ok(REQUEST_TIMEOUT),
+        Err(error) => Err(ApiError::bad_request(format!("invalid timeout specified in the request URL - {error}"))),
+    }
+}
+
+fn finish(response: &mut Response<Body>, audit_id: &HeaderValue, warnings: &[String]) {
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static("audit-id"), audit_id.clone());
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    for warning in warnings {
+        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\r', '\n'], " ");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
+            headers.append(header::WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Discovery: which groups, versions and resources there are, from the registry alone.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use skiff_kinds::{Kind, Registry, Verbs};
+use skiff_object::{Key, Map, Tree, json};
+
+use crate::body::Body;
+use crate::chain::Call;
+use crate::errors::ApiResult;
+use crate::negotiate::{self, Offer};
+use crate::respond;
+use crate::routes;
+use crate::server::ApiServer;
+
+/// What the server says it is.
+pub const GIT_VERSION: &str = "v1.36.2";
+
+/// `/version`
+pub fn version() -> Vec<u8> {
+    let mut info = Map::new();
+    for (key, value) in [
+        ("major", "1"),
+        ("minor", "36"),
+        ("emulationMajor", "1"),
+        ("emulationMinor", "36"),
+        ("minCompatibilityMajor", "1"),
+        ("minCompatibilityMinor", "35"),
+        ("gitVersion", GIT_VERSION),
+        ("gitCommit", ""),
+        ("gitTreeState", "clean"),
+        ("buildDate", "2026-06-01T00:00:00Z"),
+        ("goVersion", "go1.26.0"),
+        ("compiler", "rustc"),
+        ("platform", "linux/amd64"),
+    ] {
+        info.insert(key, value);
+    }
+    json::encode_untyped(&Tree::Map(info))
+}
+
+/// `/`: every path there is.
+pub fn root(server: &ApiServer) -> Response<Body> {
+    let registry = server.registry();
+    let mut paths = vec![
+        "/.well-known/openid-configuration".to_owned(),
+        "/api".into(),
+        "/apis".into(),
+        "/healthz".into(),
+        "/livez".into(),
+        "/metrics".into(),
+        "/openapi/v2".into(),
+        "/openapi/v3".into(),
+        "/openid/v1/jwks".into(),
+        "/readyz".into(),
+        "/version".into(),
+    ];
+    for (group, versions) in registry.groups() {
+        if group.is_empty() {
+            paths.extend(versions.iter().map(|version| format!("/api/{version}")));
+        } else {
+            paths.push(format!("/apis/{group}"));
+            paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+        }
+    }
+    paths.sort();
+    let mut tree = Map::new();
+    tree.insert("paths", paths.into_iter().map(Tree::from).collect::<Vec<_>>());
+    respond::json_bytes(json::encode_untyped(&Tree::Map(tree)))
+}
+
+/// `/.well-known/openid-configuration`
+pub fn openid_configuration(server: &ApiServer) -> Vec<u8> {
+    let mut tree = Map::new();
+    tree.insert("issuer", server.config.issuer.as_str());
+    tree.insert("jwks_uri", format!("https://{}/openid/v1/jwks", server.config.advertise));
+    tree.insert("response_types_supported", vec![Tree::from("id_token")]);
+    tree.insert("subject_types_supported", vec![Tree::from("public")]);
+    tree.insert("id_token_signing_alg_values_supported", vec![Tree::from("ES256")]);
+    json::encode_untyped(&Tree::Map(tree))
+}
+
+/// `/openid/v1/jwks`
+pub fn jwks(server: &ApiServer) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Keys {
+        keys: Vec<crate::authn::jws::Jwk>,
+    }
+    serde_json::to_vec(&Keys { keys: vec![server.tokens.key().jwk()] }).unwrap_or_default()
+}
+
+/// `/api`, `/apis` and below.
+///
+/// # Errors
+/// 406 when the client accepts none of our forms.
+pub fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Response<Body>> {
+    let registry = server.registry();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if matches!(parts.as_slice(), ["api" | "apis"]) && wants_aggregated(call) {
+        let tree = aggregated(&registry, parts == ["apis"]);
+        let mut response = respond::json_bytes(json::encode_untyped(&tree));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
+        );
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+        respond::compress(&mut response, &call.headers);
+        return Ok(response);
+    }
+    let form = negotiate::accept(&call.headers, &call.query, Offer::PLAIN)?;
+    let document = match parts.as_slice() {
+        ["api"] => Some((api_versions(server), "APIVersions")),
+        ["api", "v1"] => resource_list(&registry, "", "v1").map(|list| (list, "APIResourceList")),
+        ["apis"] => Some((group_list(&registry), "APIGroupList")),
+        ["apis", group] => group_of(&registry, group).map(|found| (found, "APIGroup")),
+        ["apis", group, version] => resource_list(&registry, group, version).map(|list| (list, "APIResourceList")),
+        _ => None,
+    };
+    let Some((tree, kind)) = document else { return Ok(routes::no_such_page()) };
+    let ty = respond::type_named("v1", kind);
+    Ok(respond::tree(StatusCode::OK, &tree, ty, skiff_kinds::schema(), form))
+}
+
+/// Whether the client asks for the aggregated documents before any other.
+fn wants_aggregated(call: &Call) -> bool {
+    let accept = call.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    accept.split(',').any(|clause| {
+        let has = |param: &str| clause.split(';').any(|part| part.trim() == param);
+        clause.trim().starts_with("application/json")
+            && has("as=APIGroupDiscoveryList")
+            && has("g=apidiscovery.k8s.io")
+            && has("v=v2")
+    })
+}
+
+fn typed(kind: &'static str, api_version: &'static str) -> Map {
+    let mut map = Map::new();
+    map.insert("kind", kind);
+    map.insert("apiVersion", api_version);
+    map
+}
+
+fn api_versions(server: &ApiServer) -> Tree {
+    let mut tree = typed("APIVersions", "v1");
+    tree.insert("versions", vec![Tree::from("v1")]);
+    let mut address = Map::new();
+    address.insert("clientCIDR", "0.0.0.0/0");
+    address.insert("serverAddress", server.config.advertise.to_string());
+    tree.insert("serverAddressByClientCIDRs", vec![Tree::Map(address)]);
+    Tree::Map(tree)
+}
+
+fn group_list(registry: &Registry) -> Tree {
+    let groups: Vec<Tree> = registry
+        .groups()
+        .into_iter()
+        .filter(|(group, _)| !group.is_empty())
+        .map(|(group, versions)| Tree::Map(group_map(Map::new(), group, &versions)))
+        .collect();
+    let mut tree = typed("APIGroupList", "v1");
+    tree.insert("groups", groups);
+    Tree::Map(tree)
+}
+
+fn group_of(registry: &Registry, name: &str) -> Option<Tree> {
+    let (group, versions) = registry.groups().into_iter().find(|(group, _)| *group == name && !group.is_empty())?;
+    Some(Tree::Map(group_map(typed("APIGroup", "v1"), group, &versions)))
+}
+
+fn group_map(mut tree: Map, group: &str, versions: &[&str]) -> Map {
+    let version = |version: &str| {
+        let mut map = Map::new();
+        map.insert("groupVersion", format!("{group}/{version}"));
+        map.insert("version", version);
+        Tree::Map(map)
+    };
+    tree.insert("name", group);
+    tree.insert("versions", versions.iter().map(|one| version(one)).collect::<Vec<_>>());
+    if let Some(first) = versions.first() {
+        tree.insert("preferredVersion", version(first));
+    }
+    tree
+}
+
+fn verbs(verbs: Verbs) -> Tree {
+    Tree::List(verbs.iter().map(|verb| Tree::from(verb.as_str())).collect())
+}
+
+fn names(keys: &[Key]) -> Vec<Tree> {
+    keys.iter().map(|key| Tree::from(key.as_str())).collect()
+}
+
+/// `APIResourceList`
+fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Tree> {
+    let mut resources = Vec::new();
+    for kind in registry.group_version(group, version) {
+        let facts = kind.facts();
+        if !facts.verbs.iter().any(|_| true) {
+            continue;
+        }
+        let mut resource = Map::new();
+        resource.insert("name", facts.plural.as_str());
+        resource.insert("singularName", facts.singular.as_str());
+        resource.insert("namespaced", facts.namespaced);
+        resource.insert("kind", facts.kind.as_str());
+        resource.insert("verbs", verbs(facts.verbs));
+        if !facts.short_names.is_empty() {
+            resource.insert("shortNames", names(&facts.short_names));
+        }
+        if !facts.categories.is_empty() {
+            resource.insert("categories", names(&facts.categories));
+        }
+        if !facts.storage_version_hash.as_str().is_empty() {
+            resource.insert("storageVersionHash", facts.storage_version_hash.as_str());
+        }
+        resources.push(Tree::Map(resource));
+        for sub in &facts.subresources {
+            let mut resource = Map::new();
+            resource.insert("name", format!("{}/{}", facts.plural.as_str(), sub.name.as_str()));
+            resource.insert("singularName", "");
+            resource.insert("namespaced", facts.namespaced);
+            if sub.foreign {
+                let (group, version) = skiff_kinds::facts::split_api_version(sub.api_version.as_str());
+                resource.insert("group", group);
+                resource.insert("version", version);
+            }
+            resource.insert("kind", sub.kind.as_str());
+            resource.insert("verbs", verbs(sub.verbs));
+            resources.push(Tree::Map(resource));
+        }
+    }
+    if resources.is_empty() {
+        return None;
+    }
+    let mut tree = typed("APIResourceList", "v1");
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    tree.insert("groupVersion", group_version);
+    tree.insert("resources", resources);
+    Some(Tree::Map(tree))
+}
+
+/// `APIGroupDiscoveryList`, for the core group or for all others.
+fn aggregated(registry: &Registry, named: bool) -> Tree {
+    let mut items = Vec::new();
+    for (group, versions) in registry.groups() {
+        if group.is_empty() == named {
+            continue;
+        }
+        let mut metadata = Map::new();
+        if named {
+            metadata.insert("name", group);
+        }
+        metadata.insert("creationTimestamp", Tree::Null);
+        let versions: Vec<Tree> = versions
+            .into_iter()
+            .map(|version| {
+                let mut tree = Map::new();
+                tree.insert("version", version);
+                tree.insert(
+                    "resources",
+                    registry
+                        .group_version(group, version)
+                        .map(|kind| resource_discovery(kind.as_ref()))
+                        .collect::<Vec<_>>(),
+                );
+                tree.insert("freshness", "Current");
+                Tree::Map(tree)
+            })
+            .collect();
+        let mut item = Map::new();
+        item.insert("metadata", Tree::Map(metadata));
+        item.insert("versions", versions);
+        items.push(Tree::Map(item));
+    }
+    let mut tree = typed("APIGroupDiscoveryList", "apidiscovery.k8s.io/v2");
+    tree.insert("metadata", Tree::map());
+    tree.insert("items", items);
+    Tree::Map(tree)
+}
+
+fn response_kind(api_version: &str, kind: &str) -> Tree {
+    let (group, version) = skiff_kinds::facts::split_api_version(api_version);
+    let mut tree = Map::new();
+    tree.insert("group", group);
+    tree.insert("version", version);
+    tree.insert("kind", kind);
+    Tree::Map(tree)
+}
+
+fn resource_discovery(kind: &dyn Kind) -> Tree {
+    let facts = kind.facts();
+    let mut tree = Map::new();
+    tree.insert("resource", facts.plural.as_str());
+    tree.insert("responseKind", response_kind(facts.api_version.as_str(), facts.kind.as_str()));
+    tree.insert("scope", if facts.namespaced { "Namespaced" } else { "Cluster" });
+    tree.insert("singularResource", facts.singular.as_str());
+    tree.insert("verbs", verbs(facts.verbs));
+    if !facts.short_names.is_empty() {
+        tree.insert("shortNames", names(&facts.short_names));
+    }
+    if !facts.categories.is_empty() {
+        tree.insert("categories", names(&facts.categories));
+    }
+    if !facts.subresources.is_empty() {
+        let subresources: Vec<Tree> = facts
+            .subresources
+            .iter()
+            .map(|sub| {
+                let mut tree = Map::new();
+                tree.insert("subresource", sub.name.as_str());
+                tree.insert("responseKind", response_kind(sub.api_version.as_str(), sub.kind.as_str()));
+                tree.insert("verbs", verbs(sub.verbs));
+                Tree::Map(tree)
+            })
+            .collect();
+        tree.insert("subresources", subresources);
+    }
+    Tree::Map(tree)
+}

@@ -1,0 +1,127 @@
+//! Watch events on the wire: one JSON line, or one length-prefixed protobuf message.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use skiff_kinds::Kind;
+use skiff_object::{Tree, protobuf};
+
+use crate::errors::ApiResult;
+use crate::negotiate::{Form, Format, Projection};
+use crate::respond;
+use crate::storage::Stored;
+use crate::table;
+
+/// What an event says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// An object that was not there, or did not match.
+    Added,
+    /// An object that was there.
+    Modified,
+    /// An object that is gone, or no longer matches.
+    Deleted,
+    /// How far the watch is.
+    Bookmark,
+    /// The end, with its reason.
+    Error,
+}
+
+impl EventType {
+    /// As on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+            Self::Bookmark => "BOOKMARK",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// Encodes the events of one watch.
+pub struct Frames {
+    kind: Arc<dyn Kind>,
+    form: Form,
+    /// Whether the next Table still has to bring its columns.
+    columns: bool,
+}
+
+impl Frames {
+    /// For a kind, in a form.
+    pub fn new(kind: Arc<dyn Kind>, form: Form) -> Self {
+        Self { kind, form: Form { pretty: false, ..form }, columns: true }
+    }
+
+    /// An event about an object.
+    pub fn object(&mut self, event: EventType, stored: &Stored) -> ApiResult<Bytes> {
+        let bytes = match self.form.projection {
+            Projection::Table(include) => {
+                let object = respond::served(self.kind.as_ref(), stored)?;
+                let columns = std::mem::take(&mut self.columns);
+                let version = stored.revision.to_string();
+                let table = table::of(self.kind.as_ref(), &[object], &version, include, columns);
+                respond::encode(&table, None, self.kind.schema(), self.line_form())
+            }
+            _ => respond::object_bytes(self.kind.as_ref(), stored, self.line_form())?,
+        };
+        Ok(self.frame(event, &bytes))
+    }
+
+    /// How far the watch is; `initial` says that the initial events are complete.
+    pub fn bookmark(&mut self, revision: u64, initial: bool) -> ApiResult<Bytes> {
+        let facts = self.kind.facts();
+        let mut object = Tree::map();
+        object.set(&["kind"], facts.kind.as_str());
+        object.set(&["apiVersion"], facts.api_version.as_str());
+        object.set(&["metadata", "resourceVersion"], revision.to_string());
+        if initial {
+            object.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
+        }
+        let form = self.line_form();
+        let bytes = match form.projection {
+            Projection::Object => respond::encode(&object, Some(facts.ty), self.kind.schema(), form),
+            Projection::Metadata => respond::encode(
+                &respond::metadata_only(&object, "PartialObjectMetadata"),
+                respond::type_named("meta.k8s.io/v1", "PartialObjectMetadata"),
+                skiff_kinds::schema(),
+                form,
+            ),
+            Projection::Table(include) => {
+                let columns = std::mem::take(&mut self.columns);
+                let table = table::of(self.kind.as_ref(), &[object], &revision.to_string(), include, columns);
+                respond::encode(&table, None, self.kind.schema(), form)
+            }
+        };
+        Ok(self.frame(EventType::Bookmark, &bytes))
+    }
+
+    /// The end, with its reason.
+    pub fn status(&self, status: &Tree) -> ApiResult<Bytes> {
+        let form = Form { projection: Projection::Object, ..self.line_form() };
+        let bytes = respond::encode(status, respond::type_named("v1", "Status"), skiff_kinds::schema(), form);
+        Ok(self.frame(EventType::Error, &bytes))
+    }
+
+    /// YAML has no stream form: such a watch speaks JSON.
+    fn line_form(&self) -> Form {
+        match self.form.format {
+            Format::Yaml => Form { format: Format::Json, ..self.form },
+            _ => self.form,
+        }
+    }
+
+    fn frame(&self, event: EventType, object: &[u8]) -> Bytes {
+        if self.form.format == Format::Protobuf {
+            return protobuf::envelope::watch_frame(event.as_str(), object).into();
+        }
+        let mut out = BytesMut::with_capacity(object.len() + 40);
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(event.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        out.extend_from_slice(object.trim_ascii_end());
+        out.extend_from_slice(b"}\n");
+        out.freeze()
+    }
+}

@@ -1,0 +1,297 @@
+//! Answers: stored bytes, or the form the client asked for.
+
+use std::io::Write;
+
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use skiff_kinds::Kind;
+use skiff_object::{Schema, Tree, TypeId, json, protobuf};
+
+use crate::body::Body;
+use crate::chain::Call;
+use crate::errors::{ApiError, ApiResult};
+use crate::negotiate::{self, Form, Format, JSON, Offer, Projection};
+use crate::storage::Stored;
+use crate::{table, yaml};
+
+mod pretty;
+
+/// Smaller answers are not worth compressing: upstream's threshold.
+const GZIP_BYTES_MIN: usize = 128 * 1024;
+
+/// What an error looks like to this client, found out before the call is used up.
+#[derive(Clone, Copy)]
+pub struct ErrorForm(Form);
+
+impl ErrorForm {
+    /// What `call` accepts; JSON when that is nothing we have.
+    pub fn of(call: &Call) -> Self {
+        let form = negotiate::accept(&call.headers, &call.query, Offer::RESOURCE).unwrap_or(Form::JSON);
+        Self(Form { projection: Projection::Object, ..form })
+    }
+}
+
+/// An error as a `Status`.
+pub fn error(error: &ApiError, form: ErrorForm) -> Response<Body> {
+    let mut response = status(error.code, &error.to_status(), form.0);
+    let headers = response.headers_mut();
+    if let Some(seconds) = error.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if error.code == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kubernetes-master\""));
+    }
+    response
+}
+
+/// A `Status` object as an answer.
+pub fn status(code: StatusCode, tree: &Tree, form: Form) -> Response<Body> {
+    let bytes = encode(tree, type_named("v1", "Status"), skiff_kinds::schema(), form);
+    whole(code, bytes, form.content_type())
+}
+
+/// Finds a type of the built-in schema.
+pub fn type_named(api_version: &str, kind: &str) -> Option<TypeId> {
+    skiff_kinds::type_of(api_version, kind)
+}
+
+/// Bytes as an answer.
+pub fn whole(code: StatusCode, bytes: impl Into<Bytes>, content_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes.into()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Compresses an answer that is worth it for a client that can read it.
+pub fn compress(response: &mut Response<Body>, request: &HeaderMap) {
+    let accepts = request.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let Body::Whole(Some(bytes)) = response.body() else { return };
+    if bytes.len() < GZIP_BYTES_MIN || !accepts.split(',').any(|one| one.trim().starts_with("gzip")) {
+        return;
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    let Ok(compressed) = encoder.write_all(bytes).and_then(|()| encoder.finish()) else { return };
+    *response.body_mut() = Body::from(compressed);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// A tree that is not stored (a review, a `Scale`, a `Status`) in the client's form.
+pub fn tree(code: StatusCode, tree: &Tree, ty: Option<TypeId>, schema: &Schema, form: Form) -> Response<Body> {
+    whole(code, encode(tree, ty, schema, form), form.content_type())
+}
+
+/// Encodes a tree that carries its `kind` and `apiVersion`.
+pub fn encode(tree: &Tree, ty: Option<TypeId>, schema: &Schema, form: Form) -> Bytes {
+    match (form.format, ty) {
+        (Format::Protobuf, Some(ty)) => {
+            let raw = protobuf::encode(tree, schema, ty);
+            protobuf::envelope::encode(tree.str_at(&["apiVersion"]), tree.str_at(&["kind"]), &raw).into()
+        }
+        (Format::Yaml, Some(ty)) => {
+            let json = json::encode(tree, schema, ty);
+            json::decode_untyped(&json)
+                .map_or_else(|_| yaml::encode_untyped(tree), |tree| yaml::encode_untyped(&tree))
+                .into()
+        }
+        (Format::Yaml, None) => yaml::encode_untyped(tree).into(),
+        (_, Some(ty)) => indent(json::encode(tree, schema, ty), form),
+        (_, None) => indent(json::encode_untyped(tree), form),
+    }
+}
+
+fn indent(json: Vec<u8>, form: Form) -> Bytes {
+    if form.pretty { pretty::indent(&json).into() } else { json.into() }
+}
+
+/// A stored object as the kind serves it, with its resourceVersion.
+pub fn served(kind: &dyn Kind, stored: &Stored) -> ApiResult<Tree> {
+    let mut tree = decode_stored(kind, &stored.value)?;
+    tree.set(&["metadata", "resourceVersion"], stored.revision.to_string());
+    kind.to_served(&mut tree);
+    Ok(tree)
+}
+
+/// The tree of a stored value, in its stored form.
+pub fn decode_stored(kind: &dyn Kind, value: &[u8]) -> ApiResult<Tree> {
+    let decoded = if is_stored_form(kind) {
+        json::decode(value, kind.schema(), kind.facts().ty).map(|(tree, _)| tree)
+    } else {
+        json::decode_untyped(value)
+    };
+    decoded.map_err(|error| ApiError::internal(format!("decode a stored object: {error}")))
+}
+
+/// Whether the kind is served as it is stored.
+pub fn is_stored_form(kind: &dyn Kind) -> bool {
+    let facts = kind.facts();
+    facts.storage.version == facts.version && facts.storage.group == facts.group
+}
+
+/// One stored object as an answer.
+pub fn object(code: StatusCode, kind: &dyn Kind, stored: &Stored, form: Form) -> ApiResult<Response<Body>> {
+    Ok(whole(code, object_bytes(kind, stored, form)?, form.content_type()))
+}
+
+/// One stored object in a form.
+pub fn object_bytes(kind: &dyn Kind, stored: &Stored, form: Form) -> ApiResult<Bytes> {
+    match form.projection {
+        Projection::Object if form.format == Format::Json && is_stored_form(kind) => {
+            let json = stored.json();
+            Ok(if form.pretty { pretty::indent(&json).into() } else { json })
+        }
+        Projection::Object => Ok(encode(&served(kind, stored)?, Some(kind.facts().ty), kind.schema(), form)),
+        Projection::Metadata => {
+            let tree = metadata_only(&served(kind, stored)?, "PartialObjectMetadata");
+            Ok(encode(&tree, type_named("meta.k8s.io/v1", "PartialObjectMetadata"), skiff_kinds::schema(), form))
+        }
+        Projection::Table(include) => {
+            let object = served(kind, stored)?;
+            let version = stored.revision.to_string();
+            Ok(encode(&table::of(kind, &[object], &version, include, true), None, kind.schema(), form))
+        }
+    }
+}
+
+/// `metadata` of an object and nothing else.
+pub fn metadata_only(object: &Tree, kind: &'static str) -> Tree {
+    let mut tree = Tree::map();
+    tree.set(&["kind"], kind);
+    tree.set(&["apiVersion"], "meta.k8s.io/v1");
+    tree.set(&["metadata"], object.get("metadata").cloned().unwrap_or_else(Tree::map));
+    tree
+}
+
+/// A list's own metadata.
+#[derive(Clone, Debug, Default)]
+pub struct ListMeta {
+    /// The revision of the list.
+    pub revision: u64,
+    /// How to go on, when there is more.
+    pub continue_token: String,
+    /// How many items are left, when it is known.
+    pub remaining: Option<i64>,
+}
+
+impl ListMeta {
+    fn to_tree(&self) -> Tree {
+        let mut tree = Tree::map();
+        tree.set(&["resourceVersion"], self.revision.to_string());
+        if !self.continue_token.is_empty() {
+            tree.set(&["continue"], self.continue_token.as_str());
+        }
+        if let Some(remaining) = self.remaining {
+            tree.set(&["remainingItemCount"], remaining);
+        }
+        tree
+    }
+}
+
+/// A list of stored objects as an answer.
+pub fn list(kind: &dyn Kind, items: &[Stored], meta: &ListMeta, form: Form) -> ApiResult<Response<Body>> {
+    let facts = kind.facts();
+    let bytes = match form.projection {
+        Projection::Object if form.format == Format::Json && is_stored_form(kind) && !form.pretty => {
+            list_json(kind, items, meta)
+        }
+        Projection::Object if form.format == Format::Protobuf => list_protobuf(kind, items, meta)?,
+        Projection::Object => {
+            let mut list = Tree::map();
+            list.set(&["kind"], facts.list_kind.as_str());
+            list.set(&["apiVersion"], facts.api_version.as_str());
+            list.set(&["metadata"], meta.to_tree());
+            let items = items
+                .iter()
+                .map(|stored| {
+                    let json = json::encode(&served(kind, stored)?, kind.schema(), facts.ty);
+                    json::decode_untyped(&json).map_err(|error| ApiError::internal(error.to_string()))
+                })
+                .collect::<ApiResult<Vec<_>>>()?;
+            list.set(&["items"], items);
+            encode(&list, None, kind.schema(), form)
+        }
+        Projection::Metadata => {
+            let items = items
+                .iter()
+                .map(|stored| Ok(metadata_only(&served(kind, stored)?, "PartialObjectMetadata")))
+                .collect::<ApiResult<Vec<_>>>()?;
+            let mut list = Tree::map();
+            list.set(&["kind"], "PartialObjectMetadataList");
+            list.set(&["apiVersion"], "meta.k8s.io/v1");
+            list.set(&["metadata"], meta.to_tree());
+            list.set(&["items"], items);
+            encode(&list, type_named("meta.k8s.io/v1", "PartialObjectMetadataList"), skiff_kinds::schema(), form)
+        }
+        Projection::Table(include) => {
+            let items = items.iter().map(|stored| served(kind, stored)).collect::<ApiResult<Vec<_>>>()?;
+            let mut table = table::of(kind, &items, &meta.revision.to_string(), include, true);
+            table.set(&["metadata"], meta.to_tree());
+            encode(&table, None, kind.schema(), form)
+        }
+    };
+    Ok(whole(StatusCode::OK, bytes, form.content_type()))
+}
+
+/// Stored bytes with their versions, nothing decoded.
+fn list_json(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> Bytes {
+    let facts = kind.facts();
+    let size: usize = items.iter().map(|item| item.value.len() + 40).sum();
+    let mut out = BytesMut::with_capacity(size + 256);
+    out.extend_from_slice(b"{\"kind\":\"");
+    out.extend_from_slice(facts.list_kind.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"apiVersion\":\"");
+    out.extend_from_slice(facts.api_version.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"metadata\":");
+    out.extend_from_slice(&json::encode_untyped(&meta.to_tree()));
+    out.extend_from_slice(b",\"items\":[");
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b",");
+        }
+        item.write_json(&mut out, false);
+    }
+    out.extend_from_slice(b"]}");
+    out.freeze()
+}
+
+/// Lists are alike in protobuf: metadata is field 1, items are field 2.
+fn list_protobuf(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> ApiResult<Bytes> {
+    let facts = kind.facts();
+    let mut raw = Vec::new();
+    let list_meta = type_named("v1", "ListMeta");
+    let meta = list_meta.map(|ty| protobuf::encode(&meta.to_tree(), skiff_kinds::schema(), ty)).unwrap_or_default();
+    protobuf_field(&mut raw, 1, &meta);
+    for item in items {
+        let object = served(kind, item)?;
+        protobuf_field(&mut raw, 2, &protobuf::encode(&object, kind.schema(), facts.ty));
+    }
+    Ok(protobuf::envelope::encode(facts.api_version.as_str(), facts.list_kind.as_str(), &raw).into())
+}
+
+/// Appends a length-delimited field.
+pub fn protobuf_field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
+    out.push(number << 3 | 2);
+    let mut length = value.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(value);
+}
+
+/// Plain text.
+pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = whole(code, text, "text/plain; charset=utf-8");
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// JSON that is ready.
+pub fn json_bytes(bytes: impl Into<Bytes>) -> Response<Body> {
+    whole(StatusCode::OK, bytes, JSON)
+}

@@ -1,0 +1,169 @@
+//! The server as a value: what it is made of and how it is entered.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response};
+use skiff_base::{Clock, Random, Tasks};
+use skiff_kinds::{Kind, Registry};
+use skiff_store::Store;
+use tokio::net::TcpListener;
+
+use crate::admission::Admission;
+use crate::authn::jws::{JwsError, SigningKey};
+use crate::authn::service_account::Tokens;
+use crate::authn::{StaticToken, UserInfo};
+use crate::authz::Authorizer;
+use crate::body::{Body, RequestBody};
+use crate::chain;
+use crate::health::Health;
+use crate::proxy::NodeDialer;
+use crate::serve::{self, Peer};
+use crate::storage::{Collection, Collections};
+
+/// What a server is made of.
+pub struct Config {
+    /// The identity of the cluster; every storage key begins with it.
+    pub cluster: String,
+    /// Where objects are kept.
+    pub store: Arc<dyn Store>,
+    /// The kinds that are served.
+    pub registry: Registry,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Background work and connections run here and end with it.
+    pub tasks: Tasks,
+    /// Who decides what is allowed.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Whether requests without credentials are `system:anonymous` instead of 401.
+    pub anonymous: bool,
+    /// Tokens known from the configuration.
+    pub static_tokens: Vec<StaticToken>,
+    /// PKCS#8 of the P-256 key that signs service account tokens.
+    pub service_account_key: Vec<u8>,
+    /// The issuer and audience of service account tokens.
+    pub issuer: String,
+    /// Where pods and nodes reach this server: the endpoint of the `kubernetes` Service.
+    pub advertise: SocketAddr,
+    /// The first address of it is the `kubernetes` Service.
+    pub service_cidr: (IpAddr, u8),
+    /// First and last node port.
+    pub node_ports: (u16, u16),
+    /// How kubelets and pods are reached; without one, `log`, `exec` and `proxy` answer 503.
+    pub dialer: Option<Arc<dyn NodeDialer>>,
+}
+
+/// The default issuer of service account tokens.
+pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// Why a server cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The service account key is no good.
+    #[error(transparent)]
+    Key(#[from] JwsError),
+}
+
+/// An API server.
+pub struct ApiServer {
+    pub(crate) config: Config,
+    registry: ArcSwap<Registry>,
+    pub(crate) collections: Collections,
+    pub(crate) tokens: Tokens,
+    pub(crate) admission: Admission,
+    pub(crate) health: Health,
+    pub(crate) shared_lease: parking_lot::Mutex<Option<crate::event_lease::Shared>>,
+}
+
+impl ApiServer {
+    /// Makes a server. It answers at once; [`crate::bootstrap::run`] puts in what every cluster
+    /// begins with.
+    ///
+    /// # Errors
+    /// When the service account key cannot be used.
+    pub fn new(config: Config) -> Result<Arc<Self>, StartError> {
+        let key = SigningKey::from_pkcs8(&config.service_account_key)?;
+        Ok(Arc::new(Self {
+            registry: ArcSwap::from_pointee(config.registry.clone()),
+            collections: Collections::new(Arc::clone(&config.store), &config.cluster),
+            tokens: Tokens::new(key, config.issuer.clone(), config.clock.clone(), config.random.clone()),
+            admission: Admission::standard(),
+            health: Health::default(),
+            shared_lease: parking_lot::Mutex::default(),
+            config,
+        }))
+    }
+
+    /// Answers one request.
+    pub async fn handle(self: &Arc<Self>, request: Request<RequestBody>, peer: Peer) -> Response<Body> {
+        chain::handle(self, request, peer).await
+    }
+
+    /// A way in for a component of the same process, with an identity of its own and no HTTP.
+    pub fn local(self: &Arc<Self>, user: UserInfo) -> Local {
+        Local { server: Arc::clone(self), user: Arc::new(user) }
+    }
+
+    /// Serves a listener until the server's tasks are stopped.
+    pub fn listen(self: &Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+        let (server, tasks) = (Arc::clone(self), self.config.tasks.clone());
+        self.config.tasks.spawn_draining("listener", async move {
+            if let Err(error) = serve::serve(server, listener, tls, tasks).await {
+                tracing::error!(%error, "listener failed");
+            }
+        });
+    }
+
+    /// The kinds that are served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
+    }
+
+    /// Serves these custom kinds besides the built-in ones, in place of any before.
+    pub fn set_custom_kinds(&self, kinds: Vec<Arc<dyn Kind>>) {
+        self.registry.store(Arc::new(self.config.registry.with_custom(kinds)));
+    }
+
+    /// The objects of a storage group and plural.
+    pub fn collection(&self, group: &str, plural: &str) -> Arc<Collection> {
+        self.collections.named(group, plural)
+    }
+
+    /// The server's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.config.clock
+    }
+
+    /// The server's randomness.
+    pub fn random(&self) -> &Random {
+        &self.config.random
+    }
+
+    /// What `/readyz` and its siblings ask.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
+/// A way into the server for a component of the same process.
+#[derive(Clone)]
+pub struct Local {
+    server: Arc<ApiServer>,
+    user: Arc<UserInfo>,
+}
+
+impl Local {
+    /// Sends one request; the answer's body streams for watches.
+    pub async fn call(&self, request: Request<Bytes>) -> Response<Body> {
+        self.server.handle(request.map(RequestBody::Whole), Peer::Local(Arc::clone(&self.user))).await
+    }
+
+    /// The server behind it.
+    pub fn server(&self) -> &Arc<ApiServer> {
+        &self.server
+    }
+}

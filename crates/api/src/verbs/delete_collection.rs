@@ -1,0 +1,42 @@
+//! `deletecollection`
+
+use http::Response;
+
+use super::delete::{self, Outcome};
+use super::{Subject, list};
+use crate::body::Body;
+use crate::chain::Call;
+use crate::errors::ApiResult;
+use crate::meta;
+use crate::request::options::ListOptions;
+use crate::respond;
+use crate::selection::Selection;
+use crate::server::ApiServer;
+
+/// Deletes every object that a list would give, and answers with that list.
+pub async fn delete_collection(server: &ApiServer, call: &mut Call, subject: &Subject) -> ApiResult<Response<Body>> {
+    let form = subject.form(call)?;
+    let listed = ListOptions::parse(&call.query)?;
+    listed.validate()?;
+    let selection = Selection::parse(subject.kind.as_ref(), &listed.label_selector, &listed.field_selector)?;
+    let options = delete::read_options(call).await?;
+    let (items, meta) = list::collect(server, subject, &listed, &selection).await?;
+    let mut deleted = Vec::with_capacity(items.len());
+    for item in items {
+        let object = respond::decode_stored(subject.kind.as_ref(), &item.value)?;
+        let one = Subject {
+            kind: subject.kind.clone(),
+            collection: subject.collection.clone(),
+            namespace: meta::namespace(&object).to_owned(),
+            name: meta::name(&object).to_owned(),
+            subresource: String::new(),
+        };
+        match delete::remove(server, &one, &call.user, &options, Some(call)).await {
+            Ok(Outcome::Gone(stored) | Outcome::Deleting(stored)) => deleted.push(stored),
+            // Somebody else was faster: it is gone, which is what was wanted.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    respond::list(subject.kind.as_ref(), &deleted, &meta, form)
+}

@@ -1,0 +1,22 @@
+//! `get`
+
+use http::{Response, StatusCode};
+
+use super::Subject;
+use crate::body::Body;
+use crate::chain::Call;
+use crate::errors::{ApiError, ApiResult};
+use crate::request::options;
+use crate::respond;
+use crate::server::ApiServer;
+
+/// Reads one object: the stored bytes, with their version.
+pub async fn get(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResult<Response<Body>> {
+    let form = subject.form(call)?;
+    let wanted = options::parse_version(&options::first(&call.query, "resourceVersion").unwrap_or_default())?;
+    if let Some(version) = wanted.filter(|version| *version > server.config.store.revision()) {
+        return Err(ApiError::future_version(version, server.config.store.revision()));
+    }
+    let stored = subject.collection.get(&subject.namespace, &subject.name).await?.ok_or_else(|| subject.not_found())?;
+    respond::object(StatusCode::OK, subject.kind.as_ref(), &stored, form)
+}
