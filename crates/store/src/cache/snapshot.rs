@@ -73,7 +73,7 @@ impl<T> Snapshot<T> {
             _ => Bound::Included(prefix),
         };
         let items = self.items.range::<_, [u8]>((start, Bound::Unbounded));
-        items.map(|(key, item)| (key, item)).take_while(move |(key, _)| key.starts_with(prefix))
+        items.take_while(move |(key, _)| key.starts_with(prefix))
     }
 
     /// Whether this is also the state at `revision`.

@@ -97,7 +97,9 @@ impl<T> Slot<T> {
 }
 
 /// All watchers of a cache, by the length and then the bytes of their scope.
-pub(super) struct Registry<T>(BTreeMap<usize, HashMap<Bytes, Vec<Arc<Slot<T>>>>>);
+pub(super) struct Registry<T>(BTreeMap<usize, Scopes<T>>);
+
+type Scopes<T> = HashMap<Bytes, Vec<Arc<Slot<T>>>>;
 
 impl<T> Default for Registry<T> {
     fn default() -> Self {
