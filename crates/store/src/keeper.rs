@@ -25,9 +25,9 @@ pub(crate) trait Kept: Send + Sync + 'static {
     /// The first lease that has ended by `now`.
     fn lease_expired(&self, now: Instant) -> Option<LeaseId>;
     /// Ends a lease unless it was kept alive meanwhile.
-    async fn end_lease(&self, lease: LeaseId, now: Instant) -> Result<(), Error>;
+    async fn end_lease(self: Arc<Self>, lease: LeaseId, now: Instant) -> Result<(), Error>;
     /// Compacts.
-    async fn forget(&self, revision: Revision) -> Result<(), Error>;
+    async fn forget(self: Arc<Self>, revision: Revision) -> Result<(), Error>;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +82,6 @@ impl Keeper {
     }
 
     /// Ends the task and waits for its end.
-    #[allow(dead_code)] // used by the embedded engine
     pub(crate) async fn stop(&self) {
         self.tasks.stop().await;
     }
@@ -129,13 +128,13 @@ async fn work<K: Kept>(
     let now = clock.instant();
     let mut retry = None;
     while let Some(lease) = store.lease_expired(now) {
-        if let Err(error) = store.end_lease(lease, now).await {
+        if let Err(error) = store.clone().end_lease(lease, now).await {
             tracing::warn!(lease, %error, "cannot end a lease, will try again");
             retry = Some(now + RETRY_DELAY);
             break;
         }
     }
-    if let Err(error) = compact(store.as_ref(), now, interval, signals, round).await {
+    if let Err(error) = compact(&store, now, interval, signals, round).await {
         tracing::warn!(%error, "cannot compact history, will try again");
         round.due = Some(now + RETRY_DELAY);
     }
@@ -144,7 +143,7 @@ async fn work<K: Kept>(
 }
 
 async fn compact<K: Kept>(
-    store: &K,
+    store: &Arc<K>,
     now: Instant,
     interval: Duration,
     signals: &Signals,
@@ -154,7 +153,7 @@ async fn compact<K: Kept>(
     if history.is_over_limit {
         // Half of it, so that this does not happen on every write.
         round.mark = round.mark.max(history.compacted + (history.current - history.compacted) / 2);
-        store.forget(round.mark).await?;
+        store.clone().forget(round.mark).await?;
     }
     if history.current == history.compacted {
         round.due = None;
@@ -168,7 +167,7 @@ async fn compact<K: Kept>(
         None => round.due = Some(now + interval),
         Some(due) if due <= now => {
             if round.mark > history.compacted {
-                store.forget(round.mark).await?;
+                store.clone().forget(round.mark).await?;
             }
             round.mark = history.current;
             round.due = Some(now + interval);

@@ -4,7 +4,7 @@
 //! is durable (engines that cannot keep this say so in [`Store::durability`]).
 //!
 //! Reading order: the contract ([`Store`] and the types it speaks in), the index that both
-//! engines of this process share, [`memory`], the watch [`cache`], and the suite that every engine passes
+//! engines of this process share, [`memory`], [`embedded`], the watch [`cache`], and the suite that every engine passes
 //! ([`suite!`]). The store knows keys and bytes; what an object is, it deliberately does not.
 //!
 //! ```
@@ -22,6 +22,7 @@
 
 pub mod cache;
 mod contract;
+pub mod embedded;
 mod index;
 mod keeper;
 mod limits;

@@ -15,7 +15,7 @@ use crate::contract::{
     Deleted, Durability, Entry, Error, Expect, Found, Lease, LeaseId, Put, REVISION_FIRST, Range, RangeResult,
     Revision, Store, Watch,
 };
-use crate::index::{Change, Index, LeaseState, plan_delete, plan_put};
+use crate::index::{Change, Index, LeaseState, plan_delete, plan_put, sweep};
 use crate::keeper::{History, Keeper, Kept};
 use crate::limits::Limits;
 
@@ -177,7 +177,7 @@ impl Store for MemoryStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.inner.index.write().compact(revision).map(|_| ())
+        self.inner.clone().forget(revision).await
     }
 
     async fn grant(&self, ttl: Duration) -> Result<Lease, Error> {
@@ -233,11 +233,13 @@ impl Kept for Inner {
         self.index.read().leases.expired(now)
     }
 
-    async fn end_lease(&self, lease: LeaseId, now: Instant) -> Result<(), Error> {
+    async fn end_lease(self: Arc<Self>, lease: LeaseId, now: Instant) -> Result<(), Error> {
         self.revoke(lease, Some(now))
     }
 
-    async fn forget(&self, revision: Revision) -> Result<(), Error> {
-        self.index.write().compact(revision).map(|_| ())
+    async fn forget(self: Arc<Self>, revision: Revision) -> Result<(), Error> {
+        self.index.write().compact(revision)?;
+        sweep(&self.index).await;
+        Ok(())
     }
 }

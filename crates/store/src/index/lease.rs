@@ -72,7 +72,6 @@ impl Leases {
     }
 
     /// Starts every lease's time anew.
-    #[allow(dead_code)] // used by the embedded engine
     pub(crate) fn renew_all(&mut self, now: Instant) {
         let all: Vec<LeaseId> = self.held.keys().copied().collect();
         for id in all {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::{OrdMap, Vector};
+use parking_lot::RwLock;
 
 pub(crate) use self::lease::{LeaseState, Leases};
 pub use self::watch::WATCH_BUFFER_EVENTS;
@@ -61,7 +62,6 @@ pub(crate) struct Index {
 
 /// An immutable view of everything an engine must write down to find the same index again.
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // used by the embedded engine
 pub(crate) struct View {
     pub(crate) current: OrdMap<Bytes, Arc<Entry>>,
     pub(crate) history: Vector<Change>,
@@ -130,6 +130,16 @@ fn check(present: Option<&Arc<Entry>>, expect: Expect) -> Result<(), Error> {
     if holds { Ok(()) } else { Err(Error::Conflict { current: present.map(|entry| Entry::clone(entry)) }) }
 }
 
+/// So many compacted changes are freed under one lock: some hundred microseconds.
+const SWEEP_CHANGES: usize = 512;
+
+/// Frees what a compaction made needless, letting others in between.
+pub(crate) async fn sweep(index: &RwLock<Index>) {
+    while index.write().sweep(SWEEP_CHANGES) {
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Index {
     pub(crate) fn revision(&self) -> Revision {
         self.revision
@@ -173,24 +183,46 @@ impl Index {
         self.history.push_back(change);
     }
 
-    /// Forgets versions superseded at or before `revision`; whether there was anything to do.
+    /// Reads and watches from before `revision` fail from now on. What can be forgotten is freed
+    /// by [`Index::sweep`]. Whether there was anything to do.
     pub(crate) fn compact(&mut self, revision: Revision) -> Result<bool, Error> {
         self.check_compact(revision)?;
-        if revision == self.compacted {
-            return Ok(false);
-        }
-        while let Some(change) = self.history.front() {
-            if change.revision() > revision {
-                break;
-            }
+        let is_later = revision > self.compacted;
+        self.compacted = revision;
+        Ok(is_later)
+    }
+
+    /// Frees up to `count` compacted changes, so that nobody waits long for the lock; whether
+    /// there are more.
+    pub(crate) fn sweep(&mut self, count: usize) -> bool {
+        for _ in 0..count {
+            let Some(change) = self.history.front().filter(|change| change.revision() <= self.compacted) else {
+                return false;
+            };
             if let Some(previous) = &change.previous {
                 self.old.remove(&(previous.key.clone(), previous.mod_revision));
                 self.history_bytes -= previous.key.len() + previous.value.len();
             }
             self.history.pop_front();
         }
-        self.compacted = revision;
-        Ok(true)
+        true
+    }
+
+    /// The changes after `revision`, which is not compacted.
+    fn history_after(&self, revision: Revision) -> Vector<Change> {
+        // One change per revision, without gaps.
+        let first = self.history.front().map_or(revision + 1, Change::revision);
+        self.history.skip(usize::try_from((revision + 1).saturating_sub(first)).unwrap_or(usize::MAX))
+    }
+
+    /// Fills an empty index with the state at `compacted`, before history is applied.
+    pub(crate) fn restore(&mut self, entries: Vec<Arc<Entry>>, compacted: Revision) {
+        for entry in &entries {
+            self.leases.attach(entry);
+        }
+        self.current = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+        self.revision = compacted;
+        self.compacted = compacted;
     }
 
     /// Whether a compaction to `revision` would be accepted.
@@ -205,7 +237,6 @@ impl Index {
     }
 
     /// Everything, as it is now, in constant time apart from the leases.
-    #[allow(dead_code)] // used by the embedded engine
     pub(crate) fn view(&self) -> View {
         View {
             current: self.current.clone(),

@@ -94,8 +94,7 @@ impl Index {
     ) -> Result<Watch, Error> {
         let after = self.readable(after)?;
         let past: VecDeque<Change> = self
-            .history
-            .skip(usize::try_from(after - self.compacted).unwrap_or(usize::MAX))
+            .history_after(after)
             .into_iter()
             .filter(|change| change.entry.key >= start && (end.is_empty() || change.entry.key < end))
             .collect();
