@@ -9,3 +9,6 @@ mod write;
 
 pub use read::{decode, decode_untyped, decode_untyped_strict};
 pub use write::{encode, encode_sorted, encode_untyped};
+
+#[cfg(test)]
+mod tests;
