@@ -228,6 +228,12 @@ impl Informers {
 
     /// The metadata of all objects of any resource.
     pub fn metadata(&self, resource: &Resource) -> Informer<crate::PartialObject> {
+        self.metadata_as(resource)
+    }
+
+    /// The metadata of all objects of any resource, read as `K` from `PartialObjectMetadata`: for
+    /// those who keep even less of it.
+    pub fn metadata_as<K: View>(&self, resource: &Resource) -> Informer<K> {
         self.start(resource.clone(), "", Selection::default(), Metadata::Only)
     }
 

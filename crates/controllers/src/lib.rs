@@ -69,6 +69,7 @@ controllers! {
     deployment
     endpoint_slice
     endpoints
+    garbage_collector
     namespace
     replica_set
     replication_controller
