@@ -16,6 +16,8 @@ mod format;
 mod log;
 mod queue;
 mod recover;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulated_disk;
 mod snapshot;
 
 use std::path::Path;
