@@ -1,30 +1,94 @@
 //! Who owns which field: `metadata.managedFields` on every write.
 
-use skiff_object::Tree;
+use http::StatusCode;
+use skiff_kinds::Kind;
+use skiff_object::managed::set::FieldSet;
+use skiff_object::managed::{self, ApplyError, Request};
+use skiff_object::schema::Shape;
+use skiff_object::time::Time;
+use skiff_object::{Schema, Tree, TypeId};
 
-use crate::errors::{ApiError, ApiResult};
+use crate::errors::{ApiError, ApiResult, Cause};
 use crate::write::Writer;
 
 /// A new object's fields belong to who creates it.
-pub fn on_create(_writer: &Writer<'_>, object: &mut Tree) {
-    object.unset(&["metadata", "managedFields"]);
+pub fn on_create(writer: &Writer<'_>, object: &mut Tree) {
+    with_request(writer, |request| managed::update(request, None, object));
 }
 
 /// Changed fields belong to who changes them.
-pub fn on_update(_writer: &Writer<'_>, new: &mut Tree, _old: &Tree) {
-    new.unset(&["metadata", "managedFields"]);
+pub fn on_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) {
+    with_request(writer, |request| managed::update(request, Some(old), new));
 }
 
 /// Server-side apply.
-pub fn apply(_writer: &Writer<'_>, _config: &Tree, _old: Option<&Tree>) -> ApiResult<Tree> {
-    Err(ApiError::unsupported_media_type(&[
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-    ]))
+///
+/// # Errors
+/// 409 with the other owners, 400 for a configuration that is none.
+pub fn apply(writer: &Writer<'_>, config: &Tree, old: Option<&Tree>) -> ApiResult<Tree> {
+    let force = writer.options.force == Some(true);
+    with_request(writer, |request| managed::apply(request, old, config, force)).map_err(|error| match error {
+        ApplyError::BadRequest(why) => ApiError::bad_request(why),
+        ApplyError::Unmergeable(why) => ApiError::internal(why),
+        ApplyError::Conflict(conflicts) => {
+            let mut conflict = ApiError::new(StatusCode::CONFLICT, "Conflict", conflicts.to_string());
+            let causes = conflicts.causes();
+            let causes = causes.as_list().unwrap_or(&[]).iter().map(|cause| Cause {
+                reason: cause.str_at(&["reason"]).to_owned(),
+                message: cause.str_at(&["message"]).to_owned(),
+                field: cause.str_at(&["field"]).to_owned(),
+            });
+            conflict.details.get_or_insert_default().causes = causes.collect();
+            conflict
+        }
+    })
 }
 
-/// Whether two versions of an object differ in nothing but the times of their field ownership.
-pub fn only_times_differ(_new: &Tree, _old: &Tree) -> bool {
-    false
+/// A write that changes nothing but the times of its entries changes nothing.
+pub fn keep_times(new: &mut Tree, old: &Tree) {
+    managed::keep_times(new, old);
+}
+
+fn with_request<T>(writer: &Writer<'_>, run: impl FnOnce(&Request<'_>) -> T) -> T {
+    let kind = writer.kind();
+    let facts = kind.facts();
+    let reset = reset(kind, &writer.subject.subresource);
+    run(&Request {
+        schema: kind.schema(),
+        ty: facts.ty,
+        api_version: facts.api_version.as_str(),
+        kind: facts.kind.as_str(),
+        subresource: &writer.subject.subresource,
+        reset: &reset,
+        manager: &writer.manager,
+        now: Time::from_nanos(writer.server.clock().now().as_nanos()),
+    })
+}
+
+/// The fields that a path does not write: nobody comes to own them through it.
+fn reset(kind: &dyn Kind, subresource: &str) -> FieldSet {
+    match subresource {
+        "" if kind.facts().has_status() => FieldSet::of_fields(&[&["status"]]),
+        "status" => {
+            let names = top_level(kind.schema(), kind.facts().ty);
+            let mut paths: Vec<Vec<&str>> = names
+                .into_iter()
+                .filter(|name| !matches!(*name, "status" | "metadata" | "kind" | "apiVersion"))
+                .map(|name| vec![name])
+                .collect();
+            for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "finalizers"] {
+                paths.push(vec!["metadata", field]);
+            }
+            let paths: Vec<&[&str]> = paths.iter().map(Vec::as_slice).collect();
+            FieldSet::of_fields(&paths)
+        }
+        _ => FieldSet::of_fields(&[]),
+    }
+}
+
+fn top_level(schema: &Schema, ty: TypeId) -> Vec<&str> {
+    match &schema.get(ty).shape {
+        Shape::Struct(ty) => ty.fields.iter().map(|field| field.name.as_str()).collect(),
+        _ => Vec::new(),
+    }
 }

@@ -1,19 +1,23 @@
 //! Watch events on the wire: one JSON line, or one length-prefixed protobuf message.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use skiff_kinds::Kind;
+use skiff_object::time::Time;
 use skiff_object::{Tree, protobuf};
 
 use crate::errors::ApiResult;
 use crate::negotiate::{Form, Format, Projection};
-use crate::respond;
+use crate::respond::{self, View};
+use crate::server::ApiServer;
 use crate::storage::Stored;
-use crate::table;
+use crate::table::{self, Style};
 
 /// What an event says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
     /// An object that was not there, or did not match.
     Added,
@@ -54,23 +58,50 @@ impl Frames {
         Self { kind, form: Form { pretty: false, ..form }, columns: true }
     }
 
+    /// How objects are shown now.
+    pub fn view(&self, server: &ApiServer) -> Now {
+        Now(Time::from_nanos(server.clock().now().as_nanos()))
+    }
+
+    /// An event about an object, encoded once for all watchers that want the same.
+    pub fn shared(&mut self, event: EventType, stored: &Stored, now: Now, encoded: &Encoded) -> ApiResult<Bytes> {
+        if self.columns && matches!(self.form.projection, Projection::Table(_)) {
+            // The first table of a watch brings the columns.
+            return self.object(event, stored, now);
+        }
+        let key = Key {
+            revision: stored.revision,
+            event,
+            form: self.form,
+            api_version: self.kind.facts().api_version.as_str().into(),
+        };
+        if let Some(found) = encoded.get(&key) {
+            return Ok(found);
+        }
+        let frame = self.object(event, stored, now)?;
+        encoded.put(key, frame.clone());
+        Ok(frame)
+    }
+
     /// An event about an object.
-    pub fn object(&mut self, event: EventType, stored: &Stored) -> ApiResult<Bytes> {
+    pub fn object(&mut self, event: EventType, stored: &Stored, now: Now) -> ApiResult<Bytes> {
+        let view = View { kind: self.kind.as_ref(), form: self.line_form(), now: now.0 };
         let bytes = match self.form.projection {
             Projection::Table(include) => {
                 let object = respond::served(self.kind.as_ref(), stored)?;
                 let columns = std::mem::take(&mut self.columns);
                 let version = stored.revision.to_string();
-                let table = table::of(self.kind.as_ref(), &[object], &version, include, columns);
-                respond::encode(&table, None, self.kind.schema(), self.line_form())
+                let style = Style { include, columns, version: &version, now: now.0 };
+                let table = table::of(self.kind.as_ref(), &[object], style);
+                respond::encode(&table, None, self.kind.schema(), view.form)
             }
-            _ => respond::object_bytes(self.kind.as_ref(), stored, self.line_form())?,
+            _ => respond::object_bytes(view, stored)?,
         };
         Ok(self.frame(event, &bytes))
     }
 
     /// How far the watch is; `initial` says that the initial events are complete.
-    pub fn bookmark(&mut self, revision: u64, initial: bool) -> ApiResult<Bytes> {
+    pub fn bookmark(&mut self, revision: u64, initial: bool, now: Now) -> Bytes {
         let facts = self.kind.facts();
         let mut object = Tree::map();
         object.set(&["kind"], facts.kind.as_str());
@@ -90,18 +121,19 @@ impl Frames {
             ),
             Projection::Table(include) => {
                 let columns = std::mem::take(&mut self.columns);
-                let table = table::of(self.kind.as_ref(), &[object], &revision.to_string(), include, columns);
+                let style = Style { include, columns, version: &revision.to_string(), now: now.0 };
+                let table = table::of(self.kind.as_ref(), &[object], style);
                 respond::encode(&table, None, self.kind.schema(), form)
             }
         };
-        Ok(self.frame(EventType::Bookmark, &bytes))
+        self.frame(EventType::Bookmark, &bytes)
     }
 
     /// The end, with its reason.
-    pub fn status(&self, status: &Tree) -> ApiResult<Bytes> {
+    pub fn status(&self, status: &Tree) -> Bytes {
         let form = Form { projection: Projection::Object, ..self.line_form() };
         let bytes = respond::encode(status, respond::type_named("v1", "Status"), skiff_kinds::schema(), form);
-        Ok(self.frame(EventType::Error, &bytes))
+        self.frame(EventType::Error, &bytes)
     }
 
     /// YAML has no stream form: such a watch speaks JSON.
@@ -123,5 +155,44 @@ impl Frames {
         out.extend_from_slice(object.trim_ascii_end());
         out.extend_from_slice(b"}\n");
         out.freeze()
+    }
+}
+
+/// The moment that ages are measured from.
+#[derive(Clone, Copy)]
+pub struct Now(Time);
+
+/// What a frame is of.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    revision: u64,
+    event: EventType,
+    form: Form,
+    api_version: Box<str>,
+}
+
+/// Frames that are kept for other watchers. They all deliver within moments of each other, so few
+/// are enough.
+const ENCODED_MAX: usize = 256;
+
+/// Watch events of one collection that were just encoded.
+#[derive(Default)]
+pub struct Encoded(Mutex<(HashMap<Key, Bytes>, VecDeque<Key>)>);
+
+impl Encoded {
+    fn get(&self, key: &Key) -> Option<Bytes> {
+        self.0.lock().0.get(key).cloned()
+    }
+
+    fn put(&self, key: Key, frame: Bytes) {
+        let (frames, order) = &mut *self.0.lock();
+        if frames.insert(key.clone(), frame).is_none() {
+            order.push_back(key);
+        }
+        while order.len() > ENCODED_MAX {
+            if let Some(oldest) = order.pop_front() {
+                frames.remove(&oldest);
+            }
+        }
     }
 }

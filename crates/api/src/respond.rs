@@ -7,12 +7,14 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use skiff_kinds::Kind;
+use skiff_object::time::Time;
 use skiff_object::{Schema, Tree, TypeId, json, protobuf};
 
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
 use crate::negotiate::{self, Form, Format, JSON, Offer, Projection};
+use crate::server::ApiServer;
 use crate::storage::Stored;
 use crate::{table, yaml};
 
@@ -108,10 +110,30 @@ fn indent(json: Vec<u8>, form: Form) -> Bytes {
     if form.pretty { pretty::indent(&json).into() } else { json.into() }
 }
 
+/// How objects of a kind are shown.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The kind.
+    pub kind: &'a dyn Kind,
+    /// The client's form.
+    pub form: Form,
+    /// Ages are measured from here.
+    pub now: Time,
+}
+
+impl<'a> View<'a> {
+    /// As a form, now.
+    pub fn new(server: &ApiServer, kind: &'a dyn Kind, form: Form) -> Self {
+        Self { kind, form, now: Time::from_nanos(server.clock().now().as_nanos()) }
+    }
+}
+
 /// A stored object as the kind serves it, with its resourceVersion.
 pub fn served(kind: &dyn Kind, stored: &Stored) -> ApiResult<Tree> {
     let mut tree = decode_stored(kind, &stored.value)?;
-    tree.set(&["metadata", "resourceVersion"], stored.revision.to_string());
+    if stored.revision > 0 {
+        tree.set(&["metadata", "resourceVersion"], stored.revision.to_string());
+    }
     kind.to_served(&mut tree);
     Ok(tree)
 }
@@ -133,12 +155,13 @@ pub fn is_stored_form(kind: &dyn Kind) -> bool {
 }
 
 /// One stored object as an answer.
-pub fn object(code: StatusCode, kind: &dyn Kind, stored: &Stored, form: Form) -> ApiResult<Response<Body>> {
-    Ok(whole(code, object_bytes(kind, stored, form)?, form.content_type()))
+pub fn object(code: StatusCode, view: View<'_>, stored: &Stored) -> ApiResult<Response<Body>> {
+    Ok(whole(code, object_bytes(view, stored)?, view.form.content_type()))
 }
 
 /// One stored object in a form.
-pub fn object_bytes(kind: &dyn Kind, stored: &Stored, form: Form) -> ApiResult<Bytes> {
+pub fn object_bytes(view: View<'_>, stored: &Stored) -> ApiResult<Bytes> {
+    let View { kind, form, now } = view;
     match form.projection {
         Projection::Object if form.format == Format::Json && is_stored_form(kind) => {
             let json = stored.json();
@@ -152,7 +175,8 @@ pub fn object_bytes(kind: &dyn Kind, stored: &Stored, form: Form) -> ApiResult<B
         Projection::Table(include) => {
             let object = served(kind, stored)?;
             let version = stored.revision.to_string();
-            Ok(encode(&table::of(kind, &[object], &version, include, true), None, kind.schema(), form))
+            let style = table::Style { include, columns: true, version: &version, now };
+            Ok(encode(&table::of(kind, &[object], style), None, kind.schema(), form))
         }
     }
 }
@@ -192,7 +216,8 @@ impl ListMeta {
 }
 
 /// A list of stored objects as an answer.
-pub fn list(kind: &dyn Kind, items: &[Stored], meta: &ListMeta, form: Form) -> ApiResult<Response<Body>> {
+pub fn list(view: View<'_>, items: &[Stored], meta: &ListMeta) -> ApiResult<Response<Body>> {
+    let View { kind, form, now } = view;
     let facts = kind.facts();
     let bytes = match form.projection {
         Projection::Object if form.format == Format::Json && is_stored_form(kind) && !form.pretty => {
@@ -228,7 +253,8 @@ pub fn list(kind: &dyn Kind, items: &[Stored], meta: &ListMeta, form: Form) -> A
         }
         Projection::Table(include) => {
             let items = items.iter().map(|stored| served(kind, stored)).collect::<ApiResult<Vec<_>>>()?;
-            let mut table = table::of(kind, &items, &meta.revision.to_string(), include, true);
+            let version = meta.revision.to_string();
+            let mut table = table::of(kind, &items, table::Style { include, columns: true, version: &version, now });
             table.set(&["metadata"], meta.to_tree());
             encode(&table, None, kind.schema(), form)
         }

@@ -1,16 +1,27 @@
 //! Which objects of a collection are wanted: label and field selectors together.
 
 use skiff_kinds::Kind;
-use skiff_object::Tree;
 use skiff_object::selector::{field, label};
+use skiff_object::{Map, Tree, json};
 
 use crate::errors::{ApiError, ApiResult};
+use crate::respond;
+use crate::storage::Item;
 
 /// Label and field selectors of a list, a watch or a deletecollection.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     labels: label::Selector,
     fields: field::Selector,
+}
+
+/// What selectors look at, decoded once for each version of an object.
+#[derive(Debug)]
+pub(crate) struct Header {
+    /// The `apiVersion` whose field labels `fields` has.
+    api_version: String,
+    labels: Vec<(Box<str>, Box<str>)>,
+    fields: Vec<(&'static str, String)>,
 }
 
 impl Selection {
@@ -39,14 +50,47 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    /// Whether `object` matches.
-    pub fn matches(&self, kind: &dyn Kind, object: &Tree) -> bool {
-        self.labels.matches_labels(object.at(&["metadata", "labels"]))
-            && self
-                .fields
-                .terms()
-                .iter()
-                .all(|term| (field_value(kind, object, &term.field) == term.value) != term.negated)
+    /// Whether an object matches. What cannot be decoded matches nothing.
+    pub fn matches(&self, kind: &dyn Kind, item: &Item) -> bool {
+        if self.is_everything() {
+            return true;
+        }
+        let (namespace, name) = item.place();
+        let by_place = self.fields.terms().iter().all(|term| match term.field.as_str() {
+            "metadata.name" => (name == term.value) != term.negated,
+            "metadata.namespace" => (namespace == term.value) != term.negated,
+            _ => true,
+        });
+        if !by_place || (self.labels.is_everything() && self.only_by_place()) {
+            return by_place;
+        }
+        let header = item.header.get_or_init(|| Header::of(kind, item));
+        let labels = |key: &str| header.labels.iter().find(|(name, _)| **name == *key).map(|(_, value)| &**value);
+        self.labels.matches(labels) && self.fields_match(kind, item, header)
+    }
+
+    fn only_by_place(&self) -> bool {
+        self.fields.terms().iter().all(|term| matches!(term.field.as_str(), "metadata.name" | "metadata.namespace"))
+    }
+
+    fn fields_match(&self, kind: &dyn Kind, item: &Item, header: &Header) -> bool {
+        if self.only_by_place() {
+            return true;
+        }
+        let other;
+        let header = if header.api_version == *kind.facts().api_version.as_str() {
+            header
+        } else {
+            other = Header::of(kind, item);
+            &other
+        };
+        self.fields.terms().iter().all(|term| {
+            if matches!(term.field.as_str(), "metadata.name" | "metadata.namespace") {
+                return true;
+            }
+            let found = header.fields.iter().find(|(label, _)| *label == term.field);
+            (found.map_or("", |(_, value)| value) == term.value) != term.negated
+        })
     }
 
     /// The one name that is asked for, if it is one.
@@ -55,11 +99,27 @@ impl Selection {
     }
 }
 
-fn field_value(kind: &dyn Kind, object: &Tree, label: &str) -> String {
-    match label {
-        "metadata.name" => object.str_at(&["metadata", "name"]).to_owned(),
-        "metadata.namespace" => object.str_at(&["metadata", "namespace"]).to_owned(),
-        label => kind.field_value(object, label),
+impl Item {
+    /// Namespace and name.
+    pub fn place(&self) -> (&str, &str) {
+        let key = std::str::from_utf8(&self.stored.key).unwrap_or("");
+        key.split_once('/').unwrap_or(("", key))
+    }
+}
+
+impl Header {
+    fn of(kind: &dyn Kind, item: &Item) -> Self {
+        let mut object = json::decode_untyped(&item.stored.value).unwrap_or_default();
+        if !respond::is_stored_form(kind) {
+            kind.to_served(&mut object);
+        }
+        let labels = object.at(&["metadata", "labels"]).and_then(Tree::as_map);
+        let labels = labels.into_iter().flat_map(Map::iter);
+        Self {
+            api_version: kind.facts().api_version.as_str().to_owned(),
+            labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or("").into())).collect(),
+            fields: kind.selectable_fields().iter().map(|label| (*label, kind.field_value(&object, label))).collect(),
+        }
     }
 }
 

@@ -89,7 +89,12 @@ impl ApiServer {
         let key = SigningKey::from_pkcs8(&config.service_account_key)?;
         Ok(Arc::new(Self {
             registry: ArcSwap::from_pointee(config.registry.clone()),
-            collections: Collections::new(Arc::clone(&config.store), &config.cluster),
+            collections: Collections::new(
+                Arc::clone(&config.store),
+                &config.cluster,
+                config.clock.clone(),
+                config.tasks.clone(),
+            ),
             tokens: Tokens::new(key, config.issuer.clone(), config.clock.clone(), config.random.clone()),
             admission: Admission::standard(),
             health: Health::default(),

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::RwLock;
+use skiff_base::{Clock, Tasks};
 use skiff_kinds::Kind;
-use skiff_store::{Entry, Error, Expect, LeaseId, Range, RangeResult, Revision, Store};
+use skiff_store::cache::Cache;
+use skiff_store::{Entry, Error, Expect, LeaseId, Revision, Store};
 
 use crate::errors::{ApiError, ApiResult, Qualified};
 
@@ -25,24 +27,24 @@ pub fn storage_key(cluster: &str, group: &str, plural: &str, namespace: &str, na
     Bytes::from(key)
 }
 
-/// The first key after all that start with `prefix`.
-pub fn prefix_end(prefix: &[u8]) -> Bytes {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end.into();
-        }
-    }
-    Bytes::new()
-}
-
 /// The objects of one resource, in whatever version they are served.
 pub struct Collection {
     store: Arc<dyn Store>,
     cluster: Arc<str>,
     group: String,
     plural: String,
+    cache: Cache<Item>,
+    /// Watch events that were just encoded, for the other watchers.
+    pub(crate) encoded: crate::frame::Encoded,
+}
+
+/// An object in the watch cache.
+#[derive(Debug)]
+pub struct Item {
+    /// The object.
+    pub stored: Stored,
+    /// What selectors look at, found out when the first one asks.
+    pub(crate) header: std::sync::OnceLock<crate::selection::Header>,
 }
 
 /// One stored object.
@@ -52,7 +54,7 @@ pub struct Stored {
     pub key: Bytes,
     /// Canonical JSON without `metadata.resourceVersion`.
     pub value: Bytes,
-    /// Its resourceVersion.
+    /// Its resourceVersion; 0 for what was not stored (`dryRun`).
     pub revision: Revision,
 }
 
@@ -78,11 +80,13 @@ impl Stored {
             out.put_u8(b'{');
             out.extend_from_slice(METADATA);
         }
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        out.extend_from_slice(itoa(self.revision, &mut [0; 20]));
-        out.put_u8(b'"');
-        if self.value.get(inside) != Some(&b'}') {
-            out.put_u8(b',');
+        if self.revision > 0 {
+            out.extend_from_slice(b"\"resourceVersion\":\"");
+            out.extend_from_slice(itoa(self.revision, &mut [0; 20]));
+            out.put_u8(b'"');
+            if self.value.get(inside) != Some(&b'}') {
+                out.put_u8(b',');
+            }
         }
         out.extend_from_slice(&self.value[inside..]);
     }
@@ -135,9 +139,8 @@ impl Collection {
     }
 
     /// An entry as an object.
-    pub fn stored(&self, entry: Entry) -> Stored {
-        let skip = self.prefix_len().min(entry.key.len());
-        Stored { key: entry.key.slice(skip..), value: entry.value, revision: entry.mod_revision }
+    fn stored(&self, entry: Entry) -> Stored {
+        relative(&entry, self.prefix_len())
     }
 
     fn prefix_len(&self) -> usize {
@@ -156,17 +159,16 @@ impl Collection {
         self.get(namespace, name).await?.ok_or_else(|| ApiError::not_found(self.qualified(), name))
     }
 
-    /// Reads a range; store errors stay what they are because a list answers them differently.
-    pub async fn range(&self, range: Range) -> Result<RangeResult, Error> {
-        self.store.range(range).await
+    /// The watch cache: everything that reads more than one object reads it.
+    pub fn cache(&self) -> &Cache<Item> {
+        &self.cache
     }
 
     /// All objects of a namespace (all of all namespaces when it is empty), as of now.
-    pub async fn list(&self, namespace: &str) -> ApiResult<Vec<Stored>> {
-        let start = self.namespace_prefix(namespace);
-        let range = Range { end: prefix_end(&start), start, limit: 0, revision: None };
-        let found = self.range(range).await.map_err(|error| self.failure(error))?;
-        Ok(found.entries.into_iter().map(|entry| self.stored(entry)).collect())
+    pub async fn list(&self, namespace: &str) -> ApiResult<Vec<Arc<Item>>> {
+        let prefix = self.namespace_prefix(namespace);
+        let snapshot = self.cache.current().await.map_err(|error| self.failure(error))?;
+        Ok(snapshot.range(&prefix, None).map(|(_, item)| Arc::clone(item)).collect())
     }
 
     /// Writes a new object.
@@ -210,23 +212,32 @@ impl Collection {
             Error::Compacted { .. } => ApiError::expired("The resourceVersion for the provided list is too old."),
             Error::Future { requested, current } => ApiError::future_version(requested, current),
             Error::Invalid(why) => ApiError::bad_request(why),
+            Error::TooLarge { max, .. } => ApiError::too_large(max),
             Error::Unavailable(why) => ApiError::unavailable(why),
             other => ApiError::internal(other),
         }
     }
 }
 
+/// An entry as an object whose key has lost its first `prefix` bytes.
+fn relative(entry: &Entry, prefix: usize) -> Stored {
+    let skip = prefix.min(entry.key.len());
+    Stored { key: entry.key.slice(skip..), value: entry.value.clone(), revision: entry.mod_revision }
+}
+
 /// The collections of a cluster, made when first asked for.
 pub struct Collections {
     store: Arc<dyn Store>,
     cluster: Arc<str>,
+    clock: Clock,
+    tasks: Tasks,
     made: RwLock<HashMap<String, Arc<Collection>>>,
 }
 
 impl Collections {
     /// The collections of `cluster` in `store`.
-    pub fn new(store: Arc<dyn Store>, cluster: &str) -> Self {
-        Self { store, cluster: cluster.into(), made: RwLock::default() }
+    pub fn new(store: Arc<dyn Store>, cluster: &str, clock: Clock, tasks: Tasks) -> Self {
+        Self { store, cluster: cluster.into(), clock, tasks, made: RwLock::default() }
     }
 
     /// Where the objects of a kind are.
@@ -241,13 +252,23 @@ impl Collections {
         if let Some(found) = self.made.read().get(&id) {
             return Arc::clone(found);
         }
-        let made = Collection {
+        let mut made = self.made.write();
+        Arc::clone(made.entry(id).or_insert_with(|| Arc::new(self.make(group, plural))))
+    }
+
+    fn make(&self, group: &str, plural: &str) -> Collection {
+        let mut prefix = storage_key(&self.cluster, group, plural, "", "").to_vec();
+        prefix.pop();
+        let length = prefix.len();
+        let build = move |entry: &Entry| Item { stored: relative(entry, length), header: std::sync::OnceLock::new() };
+        Collection {
+            cache: Cache::new(Arc::clone(&self.store), prefix.into(), build, self.clock.clone(), &self.tasks),
             store: Arc::clone(&self.store),
             cluster: Arc::clone(&self.cluster),
             group: group.to_owned(),
             plural: plural.to_owned(),
-        };
-        Arc::clone(self.made.write().entry(id).or_insert_with(|| Arc::new(made)))
+            encoded: crate::frame::Encoded::default(),
+        }
     }
 }
 
@@ -267,9 +288,8 @@ mod tests {
     }
 
     #[test]
-    fn keys_sort_by_namespace_and_end_after_their_prefix() {
+    fn keys_name_cluster_group_resource_namespace_and_name() {
         assert_eq!(storage_key("c", "", "pods", "ns", "a"), "c/registry/core/pods/ns/a");
         assert_eq!(storage_key("c", "apps", "deployments", "", ""), "c/registry/apps/deployments//");
-        assert_eq!(prefix_end(b"a/"), "a0");
     }
 }

@@ -1,51 +1,56 @@
 //! `meta.k8s.io/v1 Table`: what `kubectl get` prints.
 
 use skiff_kinds::Kind;
+use skiff_object::time::Time;
 use skiff_object::{Map, Tree};
 
 use crate::negotiate::IncludeObject;
 use crate::respond;
 
-/// A table with one row for each object; the columns only where they are wanted (a watch sends
-/// them once).
-pub fn of(kind: &dyn Kind, objects: &[Tree], version: &str, include: IncludeObject, columns: bool) -> Tree {
+/// How a table is made.
+#[derive(Clone, Copy)]
+pub struct Style<'a> {
+    /// What a row carries of its object.
+    pub include: IncludeObject,
+    /// Whether the columns come along: a watch sends them once.
+    pub columns: bool,
+    /// The resourceVersion of the table.
+    pub version: &'a str,
+    /// Ages are measured from here.
+    pub now: Time,
+}
+
+/// A table with one row for each object.
+pub fn of(kind: &dyn Kind, objects: &[Tree], style: Style<'_>) -> Tree {
     let mut table = Map::new();
     table.insert("kind", "Table");
     table.insert("apiVersion", "meta.k8s.io/v1");
     let mut metadata = Map::new();
-    metadata.insert("resourceVersion", version);
+    metadata.insert("resourceVersion", style.version);
     table.insert("metadata", Tree::Map(metadata));
-    table.insert("columnDefinitions", if columns { column_definitions(kind) } else { Tree::Null });
-    table.insert("rows", objects.iter().map(|object| row(kind, object, include)).collect::<Vec<_>>());
+    table.insert("columnDefinitions", if style.columns { column_definitions(kind) } else { Tree::Null });
+    table.insert("rows", objects.iter().map(|object| row(kind, object, style)).collect::<Vec<_>>());
     Tree::Map(table)
 }
 
-fn column_definitions(_kind: &dyn Kind) -> Tree {
-    let column = |name: &str, ty: &str, format: &str, description: &str| {
-        let mut column = Map::new();
-        column.insert("name", name);
-        column.insert("type", ty);
-        column.insert("format", format);
-        column.insert("description", description);
-        column.insert("priority", 0);
-        Tree::Map(column)
-    };
-    Tree::List(vec![
-        column("Name", "string", "name", "Name, unique within its namespace and resource"),
-        column("Created At", "date", "", "When the object was made"),
-    ])
+fn column_definitions(kind: &dyn Kind) -> Tree {
+    let columns = kind.columns();
+    let columns = columns.iter().map(|column| {
+        let mut tree = Map::new();
+        tree.insert("name", column.name.as_ref());
+        tree.insert("type", column.ty.as_ref());
+        tree.insert("format", column.format.as_ref());
+        tree.insert("description", column.description.as_ref());
+        tree.insert("priority", column.priority);
+        Tree::Map(tree)
+    });
+    Tree::List(columns.collect())
 }
 
-fn row(_kind: &dyn Kind, object: &Tree, include: IncludeObject) -> Tree {
+fn row(kind: &dyn Kind, object: &Tree, style: Style<'_>) -> Tree {
     let mut row = Map::new();
-    row.insert(
-        "cells",
-        vec![
-            object.at(&["metadata", "name"]).cloned().unwrap_or_default(),
-            object.at(&["metadata", "creationTimestamp"]).cloned().unwrap_or_default(),
-        ],
-    );
-    match include {
+    row.insert("cells", kind.row(object, style.now));
+    match style.include {
         IncludeObject::None => {}
         IncludeObject::Metadata => {
             row.insert("object", respond::metadata_only(object, "PartialObjectMetadata"));

@@ -11,7 +11,9 @@ use crate::verbs::Subject;
 
 /// A new object.
 pub fn create(subject: &Subject, object: &Tree) -> ApiResult<()> {
-    refuse(subject, meta::name(object), metadata(subject, object))
+    let mut found = metadata(subject, object);
+    found.extend(subject.kind.validate_create(object));
+    refuse(subject, meta::name(object), found)
 }
 
 /// A changed object.
@@ -42,6 +44,10 @@ pub fn update(subject: &Subject, new: &Tree, old: &Tree) -> ApiResult<()> {
             ));
         }
     }
+    found.extend(match subject.subresource.as_str() {
+        "" => subject.kind.validate_update(new, old),
+        subresource => subject.kind.validate_subresource(subresource, new, old),
+    });
     refuse(subject, meta::name(new), found)
 }
 

@@ -7,6 +7,7 @@ use skiff_kinds::Kind;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult, Qualified};
 use crate::negotiate::{self, Form, Offer};
+use crate::respond::View;
 use crate::server::ApiServer;
 use crate::storage::Collection;
 
@@ -67,6 +68,11 @@ impl Subject {
         } else {
             Offer::CUSTOM
         }
+    }
+
+    /// How its objects are shown now.
+    pub fn view(&self, server: &ApiServer, form: Form) -> View<'_> {
+        View::new(server, self.kind.as_ref(), form)
     }
 
     /// The form the client wants.

@@ -4,6 +4,7 @@ use http::{Response, StatusCode};
 use skiff_object::Tree;
 
 use super::Subject;
+use super::update::ChangeKind;
 use crate::admission::{Attributes, Operation};
 use crate::body::Body;
 use crate::chain::Call;
@@ -27,12 +28,12 @@ pub async fn create(server: &ApiServer, call: &mut Call, subject: &mut Subject) 
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let offer = subject.offer();
     let object = write::decode_body(call, offer, Expected::of(subject.kind.as_ref()), options.field_validation).await?;
-    let stored = write_new(&Writer::of(server, call, subject, &options), object).await?;
-    respond::object(StatusCode::CREATED, subject.kind.as_ref(), &stored, form)
+    let stored = write_new(&Writer::of(server, call, subject, &options), object, ChangeKind::Update).await?;
+    respond::object(StatusCode::CREATED, subject.view(server, form), &stored)
 }
 
 /// Runs a new object through the pipeline and stores it.
-pub async fn write_new(writer: &Writer<'_>, mut object: Tree) -> ApiResult<Stored> {
+pub async fn write_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind) -> ApiResult<Stored> {
     let kind = writer.kind();
     place(&mut object, writer.subject)?;
     if !meta::resource_version(&object).is_empty() {
@@ -47,7 +48,7 @@ pub async fn write_new(writer: &Writer<'_>, mut object: Tree) -> ApiResult<Store
         if generate {
             generate_name(&mut attempt, writer.server);
         }
-        match store_new(writer, attempt).await {
+        match store_new(writer, attempt, change).await {
             Err(error) if generate && error.is_already_exists() => last = Some(error),
             outcome => return outcome,
         }
@@ -89,10 +90,12 @@ fn place(object: &mut Tree, subject: &Subject) -> ApiResult<()> {
     Ok(())
 }
 
-async fn store_new(writer: &Writer<'_>, mut object: Tree) -> ApiResult<Stored> {
+async fn store_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind) -> ApiResult<Stored> {
     let (server, subject, kind) = (writer.server, writer.subject, writer.kind());
     fill_metadata(&mut object, server);
-    fields::on_create(writer, &mut object);
+    if change == ChangeKind::Update {
+        fields::on_create(writer, &mut object);
+    }
     let name = meta::name(&object).to_owned();
     let attributes = Attributes {
         operation: Operation::Create,
@@ -116,6 +119,7 @@ async fn store_new(writer: &Writer<'_>, mut object: Tree) -> ApiResult<Stored> {
 async fn finish(writer: &Writer<'_>, object: &Tree, attributes: &Attributes<'_>) -> ApiResult<Stored> {
     let (server, subject) = (writer.server, writer.subject);
     validate::create(subject, object)?;
+    writer.kind().warnings(object, None).into_iter().for_each(|warning| writer.warn(warning));
     server.admission.validate(server, attributes, object, None).await?;
     let value = writer.encode(object)?;
     let (namespace, name) = (meta::namespace(object), meta::name(object));

@@ -61,7 +61,7 @@ pub async fn delete(server: &ApiServer, call: &mut Call, subject: &Subject) -> A
     match outcome {
         Outcome::Gone(stored) => {
             if ANSWERS_WITH_OBJECT.contains(&(resource.group, resource.name)) {
-                return respond::object(StatusCode::OK, subject.kind.as_ref(), &stored, form);
+                return respond::object(StatusCode::OK, subject.view(server, form), &stored);
             }
             let object = respond::decode_stored(subject.kind.as_ref(), &stored.value)?;
             let status = errors::deleted_status(resource, &subject.name, meta::uid(&object));
@@ -75,7 +75,7 @@ pub async fn delete(server: &ApiServer, call: &mut Call, subject: &Subject) -> A
             let waits =
                 options.orphan_dependents == Some(false) || options.propagation_policy.as_deref() == Some("Foreground");
             let code = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
-            respond::object(code, subject.kind.as_ref(), &stored, form)
+            respond::object(code, subject.view(server, form), &stored)
         }
     }
 }

@@ -18,5 +18,5 @@ pub async fn get(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResul
         return Err(ApiError::future_version(version, server.config.store.revision()));
     }
     let stored = subject.collection.get(&subject.namespace, &subject.name).await?.ok_or_else(|| subject.not_found())?;
-    respond::object(StatusCode::OK, subject.kind.as_ref(), &stored, form)
+    respond::object(StatusCode::OK, subject.view(server, form), &stored)
 }

@@ -2,10 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use http::Response;
 use serde::{Deserialize, Serialize};
-use skiff_store::{Error, Range};
+use skiff_store::Error;
+use skiff_store::cache::Snapshot;
 
 use super::Subject;
 use crate::body::Body;
@@ -15,10 +15,7 @@ use crate::request::options::ListOptions;
 use crate::respond::{self, ListMeta};
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::storage::{Stored, prefix_end};
-
-/// A selective list reads at most so many entries at a time.
-const PAGE_ENTRIES: usize = 1_000;
+use crate::storage::{Item, Stored};
 
 /// Where a list goes on: upstream's token, base64 of JSON.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -36,6 +33,12 @@ impl Continue {
     fn new(rv: i64, last: &[u8]) -> Self {
         // The next key after the last one given out, as upstream writes it.
         Self { v: TOKEN_VERSION.into(), rv, start: format!("{}\0", String::from_utf8_lossy(last)) }
+    }
+
+    /// The last key that was given out.
+    fn after(&self) -> &[u8] {
+        let start = self.start.as_bytes();
+        start.strip_suffix(b"\0").unwrap_or(start)
     }
 
     fn encode(&self) -> String {
@@ -59,136 +62,99 @@ impl Continue {
     }
 }
 
-/// What is read.
-struct Plan {
-    start: Bytes,
-    end: Bytes,
-    revision: Option<u64>,
-    continued: Option<Continue>,
-}
-
 /// Lists objects.
 pub async fn list(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResult<Response<Body>> {
     let form = subject.form(call)?;
     let options = ListOptions::parse(&call.query)?;
     options.validate()?;
     let selection = Selection::parse(subject.kind.as_ref(), &options.label_selector, &options.field_selector)?;
-    let (items, meta) = collect(server, subject, &options, &selection).await?;
-    let mut response = respond::list(subject.kind.as_ref(), &items, &meta, form)?;
+    let (items, meta) = collect(subject, &options, &selection).await?;
+    let mut response = respond::list(subject.view(server, form), &items, &meta)?;
     respond::compress(&mut response, &call.headers);
     Ok(response)
 }
 
 /// Reads what a list asks for.
 pub async fn collect(
-    server: &ApiServer,
     subject: &Subject,
     options: &ListOptions,
     selection: &Selection,
 ) -> ApiResult<(Vec<Stored>, ListMeta)> {
-    let mut plan = plan(server, subject, options)?;
-    let limit = usize::try_from(options.limit).unwrap_or(0);
-    if let Some(name) = selection.name().filter(|_| !subject.namespace.is_empty() || !subject.kind.facts().namespaced) {
-        // One name: the range is one key, and a token that points past it still ends there.
+    let token = match options.continue_token.as_str() {
+        "" => None,
+        text => Some(Continue::decode(text)?),
+    };
+    let snapshot = snapshot(subject, options, token.as_ref()).await?;
+    let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
+    let after = token.map(|token| [&subject.collection.prefix()[..], token.after()].concat());
+    let one = selection.name().filter(|_| !subject.kind.facts().namespaced || !subject.namespace.is_empty());
+    if let Some(name) = one {
+        // One name is one key.
         let key = subject.collection.key(&subject.namespace, name);
-        plan.end = plan.end.min(Bytes::from([&key[..], b"\0"].concat()));
-        plan.start = plan.start.max(key);
+        let found = snapshot.get(&key).filter(|item| selection.matches(subject.kind.as_ref(), item));
+        let found = found.filter(|_| after.as_ref().is_none_or(|after| key > *after));
+        return Ok((found.map(|item| item.stored.clone()).into_iter().collect(), meta));
     }
-    let mut items = Vec::new();
-    let mut meta = ListMeta { revision: plan.revision.unwrap_or(0), ..ListMeta::default() };
-    let everything = selection.is_everything();
-    loop {
-        let page = if everything { limit } else { PAGE_ENTRIES };
-        let range = Range { start: plan.start.clone(), end: plan.end.clone(), limit: page, revision: plan.revision };
-        let found = if plan.start >= plan.end {
-            skiff_store::RangeResult { entries: Vec::new(), count: 0, revision: server.config.store.revision() }
-        } else {
-            match subject.collection.range(range).await {
-                Ok(found) => found,
-                Err(error) => return Err(list_failure(subject, &plan, error)),
-            }
-        };
-        if meta.revision == 0 {
-            meta.revision = plan.revision.unwrap_or(found.revision);
-        }
-        // Later pages read the past as of the first one.
-        plan.revision = Some(meta.revision);
-        let (read, total) = (found.entries.len(), found.count);
-        for (index, entry) in found.entries.into_iter().enumerate() {
-            plan.start = Bytes::from([&entry.key[..], b"\0"].concat());
-            let stored = subject.collection.stored(entry);
-            if everything || matches(subject, selection, &stored)? {
-                items.push(stored);
-            }
-            if limit > 0 && items.len() == limit {
-                finish(&mut meta, &items, total - (index + 1), everything);
-                return Ok((items, meta));
-            }
-        }
-        if page == 0 || read < page || total <= read {
-            return Ok((items, meta));
-        }
-    }
-}
-
-/// Says how to go on when `left` keys were not looked at.
-fn finish(meta: &mut ListMeta, items: &[Stored], left: usize, everything: bool) {
-    let Some(last) = items.last().filter(|_| left > 0) else { return };
-    meta.continue_token = Continue::new(i64::try_from(meta.revision).unwrap_or(-1), &last.key).encode();
-    meta.remaining = everything.then(|| i64::try_from(left).unwrap_or(i64::MAX));
-}
-
-/// Whether a stored object matches.
-pub fn matches(subject: &Subject, selection: &Selection, stored: &Stored) -> ApiResult<bool> {
-    if selection.is_everything() {
-        return Ok(true);
-    }
-    let tree = respond::decode_stored(subject.kind.as_ref(), &stored.value)?;
-    Ok(selection.matches(subject.kind.as_ref(), &tree))
-}
-
-fn plan(server: &ApiServer, subject: &Subject, options: &ListOptions) -> ApiResult<Plan> {
     let prefix = subject.collection.namespace_prefix(&subject.namespace);
-    let end = prefix_end(&prefix);
-    if !options.continue_token.is_empty() {
-        let token = Continue::decode(&options.continue_token)?;
+    let limit = usize::try_from(options.limit).unwrap_or(0);
+    let everything = selection.is_everything();
+    let mut items = Vec::with_capacity(if everything && limit == 0 { snapshot.len() } else { 0 });
+    let mut range = snapshot.range(&prefix, after.as_deref());
+    for (_, item) in range.by_ref() {
+        if everything || selection.matches(subject.kind.as_ref(), item) {
+            items.push(item.stored.clone());
+            if items.len() == limit {
+                break;
+            }
+        }
+    }
+    let left = if limit > 0 { range.count() } else { 0 };
+    if let Some(last) = items.last().filter(|_| left > 0) {
+        meta.continue_token = Continue::new(i64::try_from(meta.revision).unwrap_or(-1), &last.key).encode();
+        meta.remaining = everything.then(|| i64::try_from(left).unwrap_or(i64::MAX));
+        subject.collection.cache().keep(&snapshot);
+    }
+    Ok((items, meta))
+}
+
+/// The objects at the revision that the options ask for.
+async fn snapshot(subject: &Subject, options: &ListOptions, token: Option<&Continue>) -> ApiResult<Snapshot<Item>> {
+    let cache = subject.collection.cache();
+    let failure = |error| subject.collection.failure(error);
+    if let Some(token) = token {
         if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
         }
-        let start = Bytes::from([&subject.collection.prefix()[..], token.start.as_bytes()].concat());
-        let revision = u64::try_from(token.rv).ok();
-        return Ok(Plan { start: start.max(prefix), end, revision, continued: Some(token) });
+        return match u64::try_from(token.rv) {
+            Ok(revision) => cache.at(revision).await.map_err(|error| continue_failure(subject, token, error)),
+            Err(_) => cache.current().await.map_err(failure),
+        };
     }
-    let current = server.config.store.revision();
-    let version = options.version()?.filter(|version| *version > 0);
-    if let Some(version) = version.filter(|version| *version > current) {
-        return Err(ApiError::future_version(version, current));
-    }
+    let Some(version) = options.version()?.filter(|version| *version > 0) else {
+        return cache.current().await.map_err(failure);
+    };
     // Without a match rule, a limited list of a version means exactly that version.
     let exact = match options.resource_version_match.as_str() {
         "Exact" => true,
         "" => options.limit > 0,
         _ => false,
     };
-    Ok(Plan { start: prefix, end, revision: version.filter(|_| exact), continued: None })
+    if exact { cache.at(version).await.map_err(failure) } else { cache.at_least(version).await.map_err(failure) }
 }
 
-fn list_failure(subject: &Subject, plan: &Plan, error: Error) -> ApiError {
-    match (&error, &plan.continued) {
-        (Error::Compacted { .. }, Some(token)) => {
-            let mut expired = ApiError::expired(
-                "The provided continue parameter is too old to display a consistent list result. You can start a new \
-                 list without the continue parameter, or use the continue token in this response to retrieve the \
-                 remainder of the results. Continuing with the provided token results in an inconsistent list - \
-                 objects that were created, modified, or deleted between the time the first chunk was returned and \
-                 now may show up in the list.",
-            );
-            let inconsistent = Continue { v: token.v.clone(), rv: -1, start: token.start.clone() };
-            expired.continue_token = Some(inconsistent.encode());
-            expired
-        }
-        _ => subject.collection.failure(error),
+fn continue_failure(subject: &Subject, token: &Continue, error: Error) -> ApiError {
+    if !matches!(error, Error::Compacted { .. }) {
+        return subject.collection.failure(error);
     }
+    let mut expired = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+         the results. Continuing with the provided token results in an inconsistent list - objects that were \
+         created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    let inconsistent = Continue { v: token.v.clone(), rv: -1, start: token.start.clone() };
+    expired.continue_token = Some(inconsistent.encode());
+    expired
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub async fn patch(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
     let writer = Writer::of(server, call, subject, &options);
     let (stored, created) = apply(&writer, &patch).await?;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
-    respond::object(code, subject.kind.as_ref(), &stored, form)
+    respond::object(code, subject.view(server, form), &stored)
 }
 
 /// Apply needs a manager; nothing else may force.
@@ -160,5 +160,5 @@ async fn create_by_apply(writer: &Writer<'_>, patch: &Patch) -> ApiResult<Stored
     }
     let object = fields::apply(writer, &patch.tree, None)?;
     let object = update::check_place(object, subject)?;
-    create::write_new(writer, object).await
+    create::write_new(writer, object, ChangeKind::Apply).await
 }

@@ -28,7 +28,7 @@ pub async fn update(server: &ApiServer, call: &mut Call, subject: &Subject) -> A
     let writer = Writer::of(server, call, subject, &options);
     let (stored, created) = replace(&writer, object).await?;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
-    respond::object(code, subject.kind.as_ref(), &stored, form)
+    respond::object(code, subject.view(server, form), &stored)
 }
 
 /// The object's name and namespace are the path's.
@@ -68,7 +68,7 @@ pub async fn replace(writer: &Writer<'_>, object: Tree) -> ApiResult<(Stored, bo
             if kind.allows_create_on_update() && subject.subresource.is_empty() {
                 let mut object = object;
                 object.unset(&["metadata", "resourceVersion"]);
-                return create::write_new(writer, object).await.map(|stored| (stored, true));
+                return create::write_new(writer, object, ChangeKind::Update).await.map(|stored| (stored, true));
             }
             return Err(subject.not_found());
         };
@@ -143,7 +143,6 @@ pub async fn store_change(
     let (server, subject, kind) = (writer.server, writer.subject, writer.kind());
     keep_metadata(&mut new, old);
     kind.default(&mut new);
-    prepare(writer, &mut new, old);
     if change == ChangeKind::Update {
         fields::on_update(writer, &mut new, old);
     }
@@ -157,8 +156,8 @@ pub async fn store_change(
     };
     server.admission.mutate(server, &attributes, &mut new, Some(old)).await?;
     kind.default(&mut new);
-    // Admission may have touched what this path may not change.
     prepare(writer, &mut new, old);
+    fields::keep_times(&mut new, old);
     let undo = registry::before_update(writer, &mut new, old).await?;
     let outcome = finish(writer, &new, old, current, &attributes).await;
     if !matches!(outcome, Ok(Some(_))) {
@@ -183,9 +182,10 @@ async fn finish(
 ) -> ApiResult<Option<Stored>> {
     let (server, subject) = (writer.server, writer.subject);
     validate::update(subject, new, old)?;
+    writer.kind().warnings(new, Some(old)).into_iter().for_each(|warning| writer.warn(warning));
     server.admission.validate(server, attributes, new, Some(old)).await?;
     let value = writer.encode(new)?;
-    if value == current.value || fields::only_times_differ(new, old) {
+    if value == current.value {
         // Nothing changed: no write, no event, the same version.
         return Ok(Some(current.clone()));
     }

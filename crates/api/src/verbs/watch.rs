@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Response, StatusCode, header};
-use skiff_object::Tree;
-use skiff_store::{Error, Event, EventKind, Range, Watch};
+use skiff_store::cache::{Change, Filter, Scope, Snapshot, Watcher};
+use skiff_store::{Error, EventKind};
 use tokio::time::Instant;
 
-use super::{Subject, list};
+use super::Subject;
 use crate::body::{Body, BodyError};
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
@@ -19,7 +19,7 @@ use crate::frame::{EventType, Frames};
 use crate::request::options::ListOptions;
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::storage::{Collection, Stored, prefix_end};
+use crate::storage::{Item, Stored};
 
 /// How often an idle watcher hears how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -40,11 +40,12 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
     };
     let content_type = form.stream_content_type();
     let now = server.clock().instant();
-    let mut watcher = Watcher {
+    let mut watcher = Watch {
         frames: Frames::new(Arc::clone(&subject.kind), form),
         subject,
-        selection,
+        selection: Arc::new(selection),
         bookmarks: options.allow_watch_bookmarks,
+        initial: None,
         pending: VecDeque::new(),
         changes: None,
         delivered: 0,
@@ -66,15 +67,17 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
 }
 
 /// One watch.
-struct Watcher {
+struct Watch {
     server: Arc<ApiServer>,
     subject: Subject,
-    selection: Selection,
+    selection: Arc<Selection>,
     frames: Frames,
     bookmarks: bool,
+    /// The state at the start, not yet sent.
+    initial: Option<Initial>,
     /// Chunks that are ready.
     pending: VecDeque<Bytes>,
-    changes: Option<Watch>,
+    changes: Option<Watcher<Item>>,
     /// The revision up to which the client knows everything.
     delivered: u64,
     /// Changes up to here are not wanted: the client asked to start in the future.
@@ -84,61 +87,79 @@ struct Watcher {
     ended: bool,
 }
 
-impl Watcher {
+/// The objects at the start of a watch, sent as if they had just been added.
+struct Initial {
+    items: std::vec::IntoIter<Arc<Item>>,
+    revision: u64,
+    /// Whether the client wants to be told that this was all.
+    announce: bool,
+}
+
+impl Watch {
     async fn start(&mut self, options: &ListOptions) -> ApiResult<()> {
         let version = options.version()?.filter(|version| *version > 0);
-        let initial = options.send_initial_events == Some(true);
-        let current = self.server.config.store.revision();
+        let wants_state = options.send_initial_events == Some(true);
+        let cache = self.subject.collection.cache();
+        let failure = |error| self.subject.collection.failure(error);
         let after = match version {
             // The state of now, synthesized, unless the client only wants what comes.
-            None if options.send_initial_events == Some(false) => current,
-            None => self.replay_state().await?,
-            Some(version) if initial => {
-                if version > current {
-                    return Err(ApiError::future_version(version, current));
-                }
-                self.replay_state().await?
+            None if options.send_initial_events == Some(false) => cache.current().await.map_err(failure)?.revision(),
+            None => {
+                let snapshot = cache.current().await.map_err(failure)?;
+                self.replay(&snapshot, wants_state)
             }
-            Some(version) if version > current => {
-                self.floor = version;
-                current
+            Some(version) if wants_state => {
+                let snapshot = cache.at_least(version).await.map_err(failure)?;
+                self.replay(&snapshot, true)
             }
-            Some(version) => version,
+            Some(version) => {
+                let current = cache.current().await.map_err(failure)?.revision();
+                self.floor = version.saturating_sub(1).max(current).min(version);
+                version.min(current)
+            }
         };
+        self.floor = if version.is_some_and(|version| version > after) { self.floor } else { 0 };
         self.delivered = after.max(self.floor);
-        if initial && self.bookmarks {
-            let bookmark = self.frames.bookmark(after, true)?;
-            self.pending.push_back(bookmark);
-        }
-        let start = self.subject.collection.namespace_prefix(&self.subject.namespace);
-        let end = prefix_end(&start);
-        match self.subject.collection.store().watch(start, end, Some(after)).await {
+        let (kind, selection) = (Arc::clone(&self.subject.kind), Arc::clone(&self.selection));
+        let filter: Option<Filter<Item>> = if selection.is_everything() {
+            None
+        } else {
+            Some(Box::new(move |change| {
+                selection.matches(kind.as_ref(), &change.current)
+                    || change.previous.as_ref().is_some_and(|item| selection.matches(kind.as_ref(), item))
+            }))
+        };
+        match self.subject.collection.cache().watch_filtered(self.scope(), after, filter).await {
             Ok(changes) => self.changes = Some(changes),
             Err(error) => self.fail(error),
         }
         Ok(())
     }
 
-    /// Everything there is, as if it had just been added; gives the revision of that.
-    async fn replay_state(&mut self) -> ApiResult<u64> {
-        let start = self.subject.collection.namespace_prefix(&self.subject.namespace);
-        let range = Range { end: prefix_end(&start), start, limit: 0, revision: None };
-        let found =
-            self.subject.collection.range(range).await.map_err(|error| self.subject.collection.failure(error))?;
-        for entry in found.entries {
-            let stored = self.subject.collection.stored(entry);
-            if list::matches(&self.subject, &self.selection, &stored)? {
-                let frame = self.frames.object(EventType::Added, &stored)?;
-                self.pending.push_back(frame);
-            }
+    fn scope(&self) -> Scope {
+        let (collection, namespace) = (&self.subject.collection, self.subject.namespace.as_str());
+        match self.selection.name().filter(|_| !self.subject.kind.facts().namespaced || !namespace.is_empty()) {
+            Some(name) => Scope::key(&collection.key(namespace, name)),
+            None => Scope::prefix(&collection.namespace_prefix(namespace)),
         }
-        Ok(found.revision)
+    }
+
+    /// Everything there is, as if it had just been added; gives the revision of that.
+    fn replay(&mut self, snapshot: &Snapshot<Item>, announce: bool) -> u64 {
+        let prefix = self.subject.collection.namespace_prefix(&self.subject.namespace);
+        let items: Vec<Arc<Item>> = snapshot
+            .range(&prefix, None)
+            .filter(|(_, item)| self.selection.matches(self.subject.kind.as_ref(), item))
+            .map(|(_, item)| Arc::clone(item))
+            .collect();
+        self.initial = Some(Initial { items: items.into_iter(), revision: snapshot.revision(), announce });
+        snapshot.revision()
     }
 
     /// The next chunk, `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(chunk) = self.pending.pop_front() {
+            if let Some(chunk) = self.initial_chunk().or_else(|| self.pending.pop_front()) {
                 return Some(chunk);
             }
             if self.ended {
@@ -151,26 +172,40 @@ impl Watcher {
                 biased;
                 () = shutdown.wait() => self.end(),
                 change = changes.next() => match change {
-                    Some(Ok(event)) => {
-                        if let Err(error) = self.take(event) {
+                    Ok(change) => {
+                        if let Err(error) = self.take(&change) {
                             self.fail_with(&error);
                         }
                     }
-                    Some(Err(error)) => self.fail(error),
-                    None => self.end(),
+                    Err(error) => self.fail(error),
                 },
                 () = tokio::time::sleep_until(wake) => self.tick().await,
             }
         }
     }
 
+    fn initial_chunk(&mut self) -> Option<Bytes> {
+        let initial = self.initial.as_mut()?;
+        let view = self.frames.view(&self.server);
+        if let Some(item) = initial.items.next() {
+            return match self.frames.object(EventType::Added, &item.stored, view) {
+                Ok(frame) => Some(frame),
+                Err(error) => {
+                    self.initial = None;
+                    self.fail_with(&error);
+                    None
+                }
+            };
+        }
+        let (revision, announce) = (initial.revision, initial.announce && self.bookmarks);
+        self.initial = None;
+        announce.then(|| self.frames.bookmark(revision, true, view))
+    }
+
     async fn tick(&mut self) {
         let now = self.server.clock().instant();
-        if let Some(frontier) = self.changes.as_ref().map(Watch::frontier)
-            && let Ok(outstanding) = frontier.outstanding().await
-            && outstanding.seen <= self.delivered
-        {
-            self.delivered = self.delivered.max(outstanding.current);
+        if let Some(changes) = &self.changes {
+            self.delivered = self.delivered.max(changes.progress().await);
         }
         if now >= self.deadline {
             self.end();
@@ -181,9 +216,9 @@ impl Watcher {
     }
 
     fn bookmark(&mut self) {
-        if self.bookmarks
-            && let Ok(chunk) = self.frames.bookmark(self.delivered, false)
-        {
+        if self.bookmarks {
+            let view = self.frames.view(&self.server);
+            let chunk = self.frames.bookmark(self.delivered, false, view);
             self.pending.push_back(chunk);
         }
     }
@@ -193,38 +228,28 @@ impl Watcher {
         self.ended = true;
     }
 
-    fn take(&mut self, event: Event) -> ApiResult<()> {
-        let (kind, entry, previous) = match event {
-            Event::Progress(revision) => {
-                self.delivered = self.delivered.max(revision);
-                return Ok(());
-            }
-            Event::Change { kind, entry, previous } => (kind, entry, previous),
-        };
-        let revision = entry.mod_revision;
-        if revision <= self.floor {
+    fn take(&mut self, change: &Change<Item>) -> ApiResult<()> {
+        if change.revision <= self.floor {
             return Ok(());
         }
-        self.delivered = self.delivered.max(revision);
-        let collection = &self.subject.collection;
-        let created = kind == EventKind::Put && entry.create_revision == entry.mod_revision;
-        let before = previous.filter(|_| !created).map(|entry| collection.stored(entry));
-        let was = match &before {
-            Some(stored) => list::matches(&self.subject, &self.selection, stored)?,
-            None => !created && kind == EventKind::Put && self.selection.is_everything(),
-        };
-        let now = Collection::stored(collection, entry);
-        let is = kind == EventKind::Put && list::matches(&self.subject, &self.selection, &now)?;
-        let frame = match (was, is) {
+        self.delivered = self.delivered.max(change.revision);
+        let kind = self.subject.kind.as_ref();
+        let was = change.previous.as_ref().is_some_and(|item| self.selection.matches(kind, item));
+        let is = change.kind == EventKind::Put && self.selection.matches(kind, &change.current);
+        let gone;
+        let (event, stored) = match (was, is) {
             (false, false) => return Ok(()),
-            (false, true) => self.frames.object(EventType::Added, &now)?,
-            (true, true) => self.frames.object(EventType::Modified, &now)?,
+            (false, true) => (EventType::Added, &change.current.stored),
+            (true, true) => (EventType::Modified, &change.current.stored),
             (true, false) => {
                 // What is gone is shown as it last matched, with the revision of its going.
-                let Some(last) = before else { return Ok(()) };
-                self.frames.object(EventType::Deleted, &Stored { revision, ..last })?
+                let Some(last) = &change.previous else { return Ok(()) };
+                gone = Stored { revision: change.revision, ..last.stored.clone() };
+                (EventType::Deleted, &gone)
             }
         };
+        let view = self.frames.view(&self.server);
+        let frame = self.frames.shared(event, stored, view, &self.subject.collection.encoded)?;
         self.pending.push_back(frame);
         Ok(())
     }
@@ -243,10 +268,7 @@ impl Watcher {
     }
 
     fn fail_with(&mut self, error: &ApiError) {
-        let status: Tree = error.to_status();
-        if let Ok(frame) = self.frames.status(&status) {
-            self.pending.push_back(frame);
-        }
+        self.pending.push_back(self.frames.status(&error.to_status()));
         self.ended = true;
     }
 }
