@@ -21,6 +21,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 pub use self::compile::compile;
+pub(crate) use self::driver::service_of;
 pub use self::driver::{Config, Handle, start};
 pub use self::table::Table;
 use crate::cidr::Cidr;

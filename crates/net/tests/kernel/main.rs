@@ -3,6 +3,8 @@
 //! Every test makes a "host" namespace for itself, so it needs root but leaves the machine alone.
 #![allow(clippy::disallowed_methods)] // a test may read the clock to measure
 
+mod api;
+mod dns;
 mod lab;
 mod pods;
 mod services;
