@@ -1,5 +1,8 @@
 //! What a request wants to do, and the seam to whoever decides whether it may.
 
+pub mod policy;
+pub mod rbac;
+
 use crate::authn::{MASTERS, UserInfo};
 use crate::errors::{ApiError, Qualified};
 use crate::request::RequestInfo;

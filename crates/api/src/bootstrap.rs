@@ -12,6 +12,7 @@ use skiff_object::{Map, Tree, json};
 use std::sync::Arc;
 
 use crate::authn::{MASTERS, UserInfo};
+use crate::authz::policy::{self, PolicyObject};
 use crate::server::{ApiServer, Local};
 
 /// An object that every cluster begins with could not be made.
@@ -34,19 +35,16 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// The first object that the server refuses for another reason than that it is there.
 pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     let local = server.local(UserInfo::new("system:apiserver", &[MASTERS]));
-    for namespace in NAMESPACES {
-        create(&local, "/api/v1/namespaces", &object("v1", "Namespace", "", namespace)).await?;
-    }
-    for class in priority_classes() {
-        create(&local, "/apis/scheduling.k8s.io/v1/priorityclasses", &class).await?;
-    }
+    let namespaces = NAMESPACES.map(|namespace| object("v1", "Namespace", "", namespace));
+    create_all(&local, "/api/v1/namespaces", &namespaces).await?;
+    let policy = policy::objects();
+    futures::future::try_join_all(policy.iter().map(|one| ensure_role(server, &local, one))).await?;
+    create_all(&local, "/apis/scheduling.k8s.io/v1/priorityclasses", &priority_classes()).await?;
     create(&local, "/apis/networking.k8s.io/v1/servicecidrs", &service_cidr(server)).await?;
     create(&local, "/api/v1/namespaces/default/services", &kubernetes_service(server)).await?;
     replace(&local, "/api/v1/namespaces/default/endpoints", &endpoints(server)).await?;
     replace(&local, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &endpoint_slice(server)).await?;
-    for service in api_services(server) {
-        create(&local, "/apis/apiregistration.k8s.io/v1/apiservices", &service).await?;
-    }
+    create_all(&local, "/apis/apiregistration.k8s.io/v1/apiservices", &api_services(server)).await?;
     server.health().set_bootstrapped();
     Ok(())
 }
@@ -62,6 +60,36 @@ async fn send(local: &Local, method: Method, path: &str, object: &Tree) -> (Stat
     let response = local.call(request).await;
     let status = response.status();
     (status, response.into_body().collect().await.unwrap_or_default())
+}
+
+/// Makes what is absent of these, all at once: one write to the disk serves many.
+async fn create_all(local: &Local, path: &str, objects: &[Tree]) -> Result<(), BootstrapError> {
+    futures::future::try_join_all(objects.iter().map(|object| create(local, path, object))).await.map(drop)
+}
+
+/// Makes a role or binding, or adds what it lacks.
+async fn ensure_role(server: &Arc<ApiServer>, local: &Local, wanted: &PolicyObject) -> Result<(), BootstrapError> {
+    const GROUP: &str = "/apis/rbac.authorization.k8s.io/v1";
+    let path = match wanted.namespace {
+        "" => format!("{GROUP}/{}", wanted.plural),
+        namespace => format!("{GROUP}/namespaces/{namespace}/{}", wanted.plural),
+    };
+    let name = crate::meta::name(&wanted.object);
+    let collection = server.collection("rbac.authorization.k8s.io", wanted.plural);
+    let unreadable = |message: String| BootstrapError {
+        path: format!("{path}/{name}"),
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        message,
+    };
+    let Some(stored) = collection.get(wanted.namespace, name).await.map_err(|error| unreadable(error.to_string()))?
+    else {
+        return create(local, &path, &wanted.object).await;
+    };
+    let existing = json::decode_untyped(&stored.json()).map_err(|error| unreadable(error.to_string()))?;
+    let Some(object) = policy::reconciled(&existing, &wanted.object) else { return Ok(()) };
+    let path = format!("{path}/{name}");
+    let (status, body) = send(local, Method::PUT, &path, &object).await;
+    check(&path, status, &body, &[StatusCode::OK])
 }
 
 async fn create(local: &Local, path: &str, object: &Tree) -> Result<(), BootstrapError> {

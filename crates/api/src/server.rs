@@ -76,6 +76,7 @@ pub struct ApiServer {
     pub(crate) tokens: Tokens,
     pub(crate) admission: Admission,
     pub(crate) health: Health,
+    pub(crate) openapi: crate::openapi::Documents,
     pub(crate) shared_lease: parking_lot::Mutex<Option<crate::event_lease::Shared>>,
 }
 
@@ -98,6 +99,7 @@ impl ApiServer {
             tokens: Tokens::new(key, config.issuer.clone(), config.clock.clone(), config.random.clone()),
             admission: Admission::standard(),
             health: Health::default(),
+            openapi: crate::openapi::Documents::default(),
             shared_lease: parking_lot::Mutex::default(),
             config,
         }))
@@ -131,6 +133,7 @@ impl ApiServer {
     /// Serves these custom kinds besides the built-in ones, in place of any before.
     pub fn set_custom_kinds(&self, kinds: Vec<Arc<dyn Kind>>) {
         self.registry.store(Arc::new(self.config.registry.with_custom(kinds)));
+        self.openapi.forget();
     }
 
     /// The objects of a storage group and plural.

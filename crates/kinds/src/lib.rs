@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+pub mod describe;
 pub mod facts;
 pub mod kind;
 mod pack;

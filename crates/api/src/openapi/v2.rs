@@ -1,0 +1,119 @@
+//! OpenAPI 2 ("Swagger"): one document of everything.
+
+use skiff_kinds::Registry;
+use skiff_object::{Map, Schema, Tree};
+
+use super::paths::{self, Body, Operation, Path};
+use super::schema::{Dialect, Schemas, group_version_kind, object};
+use super::v3::body_schema;
+use super::{kinds_of_type, parameter};
+
+const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+/// The document.
+pub(crate) fn document(registry: &Registry, schema: &Schema) -> Tree {
+    let mut schemas = Schemas::new(schema, Dialect::V2);
+    let mut all: Vec<(String, Tree)> = Vec::new();
+    for (group, versions) in registry.groups() {
+        for version in versions {
+            let tag = paths::tag(group, version);
+            for path in paths::of_group_version(registry, group, version) {
+                all.push((path.path.clone(), path_item(&path, &tag, &mut schemas)));
+            }
+        }
+    }
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut document = Tree::map();
+    document.set(&["swagger"], "2.0");
+    document.set(&["info"], object([("title", "Kubernetes"), ("version", super::VERSION)]));
+    document.set(&["paths"], all.into_iter().map(|(path, tree)| (path.into(), tree)).collect::<Map>());
+    document.set(&["definitions"], schemas.write(|id| kinds_of_type(registry, id, None)));
+    let mut requirement = Tree::map();
+    requirement.set(&["BearerToken"], Tree::list());
+    document.set(&["security"], vec![requirement]);
+    let mut scheme = object([("type", "apiKey"), ("name", "authorization"), ("in", "header")]);
+    scheme.ensure_map().insert("description", "Bearer Token authentication");
+    document.set(&["securityDefinitions", "BearerToken"], scheme);
+    document
+}
+
+fn path_item(path: &Path, tag: &str, schemas: &mut Schemas<'_>) -> Tree {
+    let mut item = Tree::map();
+    for operation in &path.operations {
+        let written = operation_tree(operation, tag, schemas);
+        item.ensure_map().insert(operation.method, written);
+    }
+    if !path.parameters.is_empty() {
+        let parameters: Vec<Tree> = path.parameters.iter().map(|name| parameter_tree(name, &path.kind)).collect();
+        item.ensure_map().insert("parameters", parameters);
+    }
+    item
+}
+
+fn operation_tree(operation: &Operation, tag: &str, schemas: &mut Schemas<'_>) -> Tree {
+    let texts = |items: &[&str]| items.iter().map(|item| Tree::from(*item)).collect::<Vec<_>>();
+    let mut tree = Tree::map();
+    let consumes: &[&str] = if matches!(operation.request, Some(Body::Patch)) { &PATCHES } else { &["*/*"] };
+    tree.set(&["consumes"], texts(consumes));
+    tree.set(&["description"], operation.description.as_str());
+    tree.set(&["operationId"], operation.id.as_str());
+    let mut parameters: Vec<Tree> = Vec::new();
+    if let Some(body) = &operation.request {
+        let mut parameter = object([("in", "body"), ("name", "body")]);
+        if !matches!(body, Body::DeleteOptions) {
+            parameter.ensure_map().insert("required", true);
+        }
+        let schema = body_schema(body, schemas);
+        parameter.ensure_map().insert("schema", schema);
+        parameters.push(parameter);
+    }
+    parameters.extend(operation.parameters.iter().map(|name| parameter_tree(name, "")));
+    if !parameters.is_empty() {
+        tree.set(&["parameters"], parameters);
+    }
+    let mut produces = if matches!(operation.response, Body::Text) { vec!["*/*"] } else { MEDIA.to_vec() };
+    if operation.streams {
+        produces.extend(STREAMS);
+    }
+    tree.set(&["produces"], texts(&produces));
+    for code in ["200"].into_iter().chain(operation.also.iter().copied()) {
+        let description = match code {
+            "201" => "Created",
+            "202" => "Accepted",
+            _ => "OK",
+        };
+        let schema = body_schema(&operation.response, schemas);
+        tree.set(&["responses", code, "description"], description);
+        tree.set(&["responses", code, "schema"], schema);
+    }
+    tree.set(&["responses", "401", "description"], "Unauthorized");
+    tree.set(&["schemes"], texts(&["https"]));
+    tree.set(&["tags"], texts(&[tag]));
+    if !operation.action.is_empty() {
+        tree.set(&["x-kubernetes-action"], operation.action);
+        tree.set(&["x-kubernetes-group-version-kind"], group_version_kind(&operation.kind));
+    }
+    tree
+}
+
+fn parameter_tree(name: &'static str, kind: &str) -> Tree {
+    let parameter = parameter(name, kind);
+    let mut tree = object([
+        ("description", &parameter.description),
+        ("in", parameter.place),
+        ("name", name),
+        ("type", parameter.ty),
+    ]);
+    if parameter.place == "path" {
+        tree.ensure_map().insert("required", true);
+    }
+    tree.ensure_map().insert("uniqueItems", true);
+    tree
+}
