@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use skiff_base::{Clock, Tasks};
 use skiff_object::{Tree, json};
-use skiff_store::{Entry, Event, EventKind, Range, Store};
+use skiff_store::{Entry, Event, EventKind, Range, Store, prefix_end};
 
 use super::{Attributes, Authorizer, Decision, NonResourceRule, ResourceRule, Rules, Target};
 use crate::authn::UserInfo;
-use crate::storage::{prefix_end, storage_key};
+use crate::storage::storage_key;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// Between two attempts to read the roles after the store failed.
