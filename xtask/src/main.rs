@@ -5,6 +5,8 @@ mod go_shapes;
 mod goldens;
 mod pack;
 mod proto;
+mod resources;
+mod tidy;
 
 use std::path::PathBuf;
 
@@ -17,8 +19,11 @@ fn main() -> Result<()> {
     match (task.to_str(), folder) {
         (Some("cri"), Some(folder)) => cri::run(&folder),
         (Some("go-shapes"), Some(folder)) => go_shapes::run(&folder),
+        (Some("resources"), Some(folder)) => resources::run(&folder),
         (Some("schema-pack"), Some(folder)) => pack::run(&folder),
+        (Some("fmt"), None) => tidy::format(),
+        (Some("tidy"), None) => tidy::run(),
         (Some("goldens"), Some(folder)) => goldens::run(&folder),
-        _ => bail!("usage: cargo xtask cri|goldens|go-shapes|schema-pack FOLDER"),
+        _ => bail!("usage: cargo xtask cri|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"),
     }
 }

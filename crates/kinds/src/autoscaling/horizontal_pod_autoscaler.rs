@@ -139,8 +139,11 @@ fn to_v1(object: &mut Tree) {
     if let Some(metric) = metrics.iter().find(|metric| is_cpu(metric, &wanted)) {
         object.set(&["spec", "targetCPUUtilizationPercentage"], metric.int_at(&wanted).unwrap_or_default());
     }
-    let others: Vec<Tree> =
-        metrics.iter().filter(|metric| !is_cpu(metric, &wanted)).map(|metric| annotated(metric, SPEC_SOURCES)).collect();
+    let others: Vec<Tree> = metrics
+        .iter()
+        .filter(|metric| !is_cpu(metric, &wanted))
+        .map(|metric| annotated(metric, SPEC_SOURCES))
+        .collect();
     if !others.is_empty() {
         annotations.push((METRICS, Tree::List(others)));
     }
