@@ -14,8 +14,10 @@ use std::sync::Arc;
 
 pub mod describe;
 pub mod facts;
+mod fill;
 pub mod kind;
 mod pack;
+mod pod_spec;
 pub mod registry;
 pub mod rules;
 pub mod table;

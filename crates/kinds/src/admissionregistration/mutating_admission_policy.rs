@@ -1,5 +1,7 @@
 //! `mutatingadmissionpolicies` in `admissionregistration.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +15,12 @@ impl Kind for MutatingAdmissionPolicy {
 
     fn generation(&self) -> Generation {
         Generation::Spec
+    }
+
+    fn default(&self, object: &mut Tree) {
+        let spec = fill::within(object, "spec");
+        fill::absent(spec, "failurePolicy", "Fail");
+        fill::text(spec, "reinvocationPolicy", "Never");
+        fill::each(spec, &["matchConstraints"], fill::match_resources);
     }
 }

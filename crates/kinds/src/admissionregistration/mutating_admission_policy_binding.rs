@@ -1,5 +1,7 @@
 //! `mutatingadmissionpolicybindings` in `admissionregistration.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +15,9 @@ impl Kind for MutatingAdmissionPolicyBinding {
 
     fn generation(&self) -> Generation {
         Generation::Spec
+    }
+
+    fn default(&self, object: &mut Tree) {
+        fill::each(object, &["spec", "matchResources"], fill::match_resources);
     }
 }

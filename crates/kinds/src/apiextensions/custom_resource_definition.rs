@@ -1,5 +1,7 @@
 //! `customresourcedefinitions` in `apiextensions.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +15,18 @@ impl Kind for CustomResourceDefinition {
 
     fn generation(&self) -> Generation {
         Generation::Spec
+    }
+
+    fn default(&self, object: &mut Tree) {
+        let spec = fill::within(object, "spec");
+        let names = fill::within(spec, "names");
+        let kind = names.str_at(&["kind"]).to_owned();
+        if !kind.is_empty() {
+            fill::text(names, "singular", &kind.to_lowercase());
+            fill::text(names, "listKind", &format!("{kind}List"));
+        }
+        let conversion = fill::within(spec, "conversion");
+        fill::text(conversion, "strategy", "None");
+        fill::each(conversion, &["webhook", "clientConfig", "service"], |service| fill::absent(service, "port", 443));
     }
 }

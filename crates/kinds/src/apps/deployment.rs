@@ -1,5 +1,9 @@
 //! `deployments` in `apps/v1`.
 
+use crate::rules;
+use crate::pod_spec;
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind, ScalePaths};
 
@@ -21,5 +25,30 @@ impl Kind for Deployment {
             status_replicas: &["status", "replicas"],
             selector: &["spec", "selector"],
         })
+    }
+
+    fn default(&self, object: &mut Tree) {
+        let spec = fill::within(object, "spec");
+        fill::absent(spec, "replicas", 1);
+        let strategy = fill::within(spec, "strategy");
+        fill::text(strategy, "type", "RollingUpdate");
+        if strategy.str_at(&["type"]) == "RollingUpdate" {
+            let rolling = fill::within(strategy, "rollingUpdate");
+            fill::absent(rolling, "maxUnavailable", "25%");
+            fill::absent(rolling, "maxSurge", "25%");
+        }
+        fill::absent(spec, "revisionHistoryLimit", 10);
+        fill::absent(spec, "progressDeadlineSeconds", 600);
+        pod_spec::template(fill::within(fill::within(object, "spec"), "template"));
+    }
+
+    fn prepare_update(&self, new: &mut Tree, old: &Tree) {
+        rules::prepare_update(self.facts(), self.generation(), new, old);
+        // The controller copies annotations to its ReplicaSets, so they count as intent.
+        let annotations = |object: &Tree| object.at(&["metadata", "annotations"]).cloned();
+        if !rules::same(annotations(new).as_ref(), annotations(old).as_ref()) {
+            let next = old.int_at(&["metadata", "generation"]).unwrap_or(0).saturating_add(1);
+            new.set(&["metadata", "generation"], next);
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! `replicasets` in `apps/v1`.
 
+use crate::pod_spec;
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind, ScalePaths};
 
@@ -21,5 +24,10 @@ impl Kind for ReplicaSet {
             status_replicas: &["status", "replicas"],
             selector: &["spec", "selector"],
         })
+    }
+
+    fn default(&self, object: &mut Tree) {
+        fill::absent(fill::within(object, "spec"), "replicas", 1);
+        pod_spec::template(fill::within(fill::within(object, "spec"), "template"));
     }
 }

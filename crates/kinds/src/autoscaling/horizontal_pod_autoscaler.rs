@@ -6,6 +6,7 @@
 use skiff_object::{Map, Tree, json};
 
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
 
 /// Scales by load.
@@ -14,6 +15,20 @@ pub(crate) struct HorizontalPodAutoscalerV2(pub(crate) Facts);
 impl Kind for HorizontalPodAutoscalerV2 {
     fn facts(&self) -> &Facts {
         &self.0
+    }
+
+    fn default(&self, object: &mut Tree) {
+        let spec = fill::within(object, "spec");
+        fill::absent(spec, "minReplicas", 1);
+        if spec.list_at(&["metrics"]).is_empty() {
+            let mut metric = Tree::map();
+            metric.set(&["type"], "Resource");
+            metric.set(&["resource", "name"], "cpu");
+            metric.set(&["resource", "target", "type"], "Utilization");
+            metric.set(&["resource", "target", "averageUtilization"], 80);
+            fill::put(spec, "metrics", vec![metric]);
+        }
+        fill::each(spec, &["behavior"], fill_behavior);
     }
 }
 
@@ -31,6 +46,10 @@ impl Kind for HorizontalPodAutoscalerV1 {
 
     fn to_served(&self, object: &mut Tree) {
         to_v1(object);
+    }
+
+    fn default(&self, object: &mut Tree) {
+        fill::absent(fill::within(object, "spec"), "minReplicas", 1);
     }
 }
 
@@ -282,6 +301,23 @@ fn convert(
         out.set(&[source.name], to);
     }
     out
+}
+
+fn fill_behavior(behavior: &mut Tree) {
+    let policy = |ty: &str, value: i64| {
+        let mut policy = Tree::map();
+        policy.set(&["type"], ty);
+        policy.set(&["value"], value);
+        policy.set(&["periodSeconds"], 15);
+        policy
+    };
+    let up = fill::within(behavior, "scaleUp");
+    fill::absent(up, "stabilizationWindowSeconds", 0);
+    fill::absent(up, "selectPolicy", "Max");
+    fill::absent(up, "policies", vec![policy("Pods", 4), policy("Percent", 100)]);
+    let down = fill::within(behavior, "scaleDown");
+    fill::absent(down, "selectPolicy", "Max");
+    fill::absent(down, "policies", vec![policy("Percent", 100)]);
 }
 
 #[cfg(test)]

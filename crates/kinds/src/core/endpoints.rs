@@ -1,5 +1,7 @@
 //! `endpoints` in `v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::Kind;
 
@@ -9,5 +11,13 @@ pub(crate) struct Endpoints(pub(crate) Facts);
 impl Kind for Endpoints {
     fn facts(&self) -> &Facts {
         &self.0
+    }
+
+    fn default(&self, object: &mut Tree) {
+        for subset in fill::items(object, &["subsets"]) {
+            for port in fill::items(subset, &["ports"]) {
+                fill::text(port, "protocol", "TCP");
+            }
+        }
     }
 }

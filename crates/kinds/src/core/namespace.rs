@@ -1,5 +1,8 @@
 //! `namespaces` in `v1`.
 
+use crate::rules;
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::Kind;
 
@@ -10,4 +13,32 @@ impl Kind for Namespace {
     fn facts(&self) -> &Facts {
         &self.0
     }
+
+    fn default(&self, object: &mut Tree) {
+        // A generated name is not known yet; the server comes back when it is.
+        let name = object.str_at(&["metadata", "name"]).to_owned();
+        if !name.is_empty() {
+            object.set(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
+        }
+        fill::text(fill::within(object, "status"), "phase", "Active");
+    }
+
+    fn prepare_create(&self, object: &mut Tree) {
+        rules::prepare_create(self.facts(), self.generation(), object);
+        object.set(&["status", "phase"], "Active");
+        let mut finalizers = object.list_at(&["spec", "finalizers"]).to_vec();
+        if !finalizers.iter().any(|one| one.as_str() == Some(FINALIZER)) {
+            finalizers.push(FINALIZER.into());
+            object.set(&["spec", "finalizers"], finalizers);
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Tree, old: &Tree) {
+        rules::prepare_update(self.facts(), self.generation(), new, old);
+        // Only the subresource `finalize` changes them.
+        rules::keep(new, old, &["spec", "finalizers"]);
+    }
 }
+
+/// Holds a namespace until everything in it is gone.
+const FINALIZER: &str = "kubernetes";

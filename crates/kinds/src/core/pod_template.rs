@@ -1,5 +1,8 @@
 //! `podtemplates` in `v1`.
 
+use crate::pod_spec;
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +16,9 @@ impl Kind for PodTemplate {
 
     fn generation(&self) -> Generation {
         Generation::Body
+    }
+
+    fn default(&self, object: &mut Tree) {
+        pod_spec::template(fill::within(object, "template"));
     }
 }

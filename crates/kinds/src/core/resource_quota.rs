@@ -1,5 +1,7 @@
 //! `resourcequotas` in `v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::Kind;
 
@@ -9,5 +11,11 @@ pub(crate) struct ResourceQuota(pub(crate) Facts);
 impl Kind for ResourceQuota {
     fn facts(&self) -> &Facts {
         &self.0
+    }
+
+    fn default(&self, object: &mut Tree) {
+        for path in [&["spec", "hard"], &["status", "hard"], &["status", "used"]] {
+            fill::round_resources(object, path);
+        }
     }
 }

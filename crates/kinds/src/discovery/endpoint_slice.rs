@@ -1,5 +1,7 @@
 //! `endpointslices` in `discovery.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +15,12 @@ impl Kind for EndpointSlice {
 
     fn generation(&self) -> Generation {
         Generation::Body
+    }
+
+    fn default(&self, object: &mut Tree) {
+        for port in fill::items(object, &["ports"]) {
+            fill::absent(port, "name", "");
+            fill::absent(port, "protocol", "TCP");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! `flowschemas` in `flowcontrol.apiserver.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +15,9 @@ impl Kind for FlowSchema {
 
     fn generation(&self) -> Generation {
         Generation::Spec
+    }
+
+    fn default(&self, object: &mut Tree) {
+        fill::number(fill::within(object, "spec"), "matchingPrecedence", 1_000);
     }
 }

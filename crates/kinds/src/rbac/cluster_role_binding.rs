@@ -1,5 +1,7 @@
 //! `clusterrolebindings` in `rbac.authorization.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::Kind;
 
@@ -10,4 +12,15 @@ impl Kind for ClusterRoleBinding {
     fn facts(&self) -> &Facts {
         &self.0
     }
+
+    fn default(&self, object: &mut Tree) {
+        fill::text(fill::within(object, "roleRef"), "apiGroup", GROUP);
+        for subject in fill::items(object, &["subjects"]) {
+            if matches!(subject.str_at(&["kind"]), "User" | "Group") {
+                fill::text(subject, "apiGroup", GROUP);
+            }
+        }
+    }
 }
+
+const GROUP: &str = "rbac.authorization.k8s.io";

@@ -1,5 +1,7 @@
 //! `priorityclasses` in `scheduling.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +15,9 @@ impl Kind for PriorityClass {
 
     fn generation(&self) -> Generation {
         Generation::Body
+    }
+
+    fn default(&self, object: &mut Tree) {
+        fill::absent(object, "preemptionPolicy", "PreemptLowerPriority");
     }
 }

@@ -1,5 +1,7 @@
 //! `csidrivers` in `storage.k8s.io/v1`.
 
+use crate::fill;
+use skiff_object::Tree;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 
@@ -13,5 +15,17 @@ impl Kind for CSIDriver {
 
     fn generation(&self) -> Generation {
         Generation::Spec
+    }
+
+    fn default(&self, object: &mut Tree) {
+        let spec = fill::within(object, "spec");
+        fill::absent(spec, "attachRequired", true);
+        for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+            fill::absent(spec, field, false);
+        }
+        fill::absent(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        if spec.list_at(&["volumeLifecycleModes"]).is_empty() {
+            fill::put(spec, "volumeLifecycleModes", vec![Tree::from("Persistent")]);
+        }
     }
 }

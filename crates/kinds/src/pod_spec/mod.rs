@@ -1,0 +1,6 @@
+//! The pod spec, shared by pods and everything that has a pod template.
+
+mod default;
+pub(crate) mod resources;
+
+pub(crate) use default::{pod, template, volume_claim_spec, volume_source};
