@@ -33,6 +33,8 @@ const TABLE_PREFIX: &str = "skiff-";
 const FORWARDING_WAS_OFF: &[u8] = b"forwarding-was-off";
 const SOURCE_NAT_PRIORITY: i32 = 100;
 const ETHERNET_MTU: u32 = 1_500;
+/// Kernel connections kept for the next pod.
+const IDLE_CONNECTIONS_MAX: usize = 4;
 
 /// Six hexadecimal digits that tell clusters apart in the names of kernel objects.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -143,8 +145,9 @@ pub type HostChange = String;
 pub struct Machine {
     config: MachineConfig,
     namespace: Namespace,
-    /// The namespace's links and routes.
-    routes: Mutex<Routes>,
+    /// Idle connections to the namespace's links and routes. Several, because removing a link
+    /// takes the kernel some 20 ms in which other pods must not wait.
+    routes: Mutex<Vec<Routes>>,
     mtu: u32,
 }
 
@@ -182,7 +185,7 @@ impl Machine {
         inside.set_up(uplink)?;
         inside.add_address(uplink, config.address(), 24)?;
         inside.set_route(&Route::new(Cidr::new(Ipv4Addr::UNSPECIFIED, 0), uplink).via(config.host_address()))?;
-        Ok((Self { config, namespace, routes: Mutex::new(inside), mtu }, changes))
+        Ok((Self { config, namespace, routes: Mutex::new(vec![inside]), mtu }, changes))
     }
 
     /// Removes the machine and, with the cluster's last one, the bridge and the host's table.
@@ -225,22 +228,20 @@ impl Machine {
     /// # Errors
     /// When a node's address is not on the node network.
     pub fn set_peers(&self, peers: &BTreeMap<Cidr, Ipv4Addr>) -> Result<()> {
-        let mut routes = self.routes.lock();
-        let uplink = routes.index(UPLINK)?;
-        let wanted: BTreeSet<Route> = peers
-            .iter()
-            .filter(|(cidr, _)| **cidr != self.config.pod_cidr)
-            .map(|(cidr, node)| Route::new(*cidr, uplink).via(*node).from(self.config.address()))
-            .collect();
-        let present: BTreeSet<Route> =
-            routes.routes()?.into_iter().filter(|route| route.link == uplink && route.is_ours()).collect();
-        for route in present.iter().filter(|route| wanted.iter().all(|it| it.destination != route.destination)) {
-            routes.delete_route(route)?;
-        }
-        for route in wanted.difference(&present) {
-            routes.set_route(route)?;
-        }
-        Ok(())
+        self.with_routes(|routes| {
+            let uplink = routes.index(UPLINK)?;
+            let wanted: BTreeSet<Route> = peers
+                .iter()
+                .filter(|(cidr, _)| **cidr != self.config.pod_cidr)
+                .map(|(cidr, node)| Route::new(*cidr, uplink).via(*node).from(self.config.address()))
+                .collect();
+            let present: BTreeSet<Route> =
+                routes.routes()?.into_iter().filter(|route| route.link == uplink && route.is_ours()).collect();
+            for route in present.iter().filter(|route| wanted.iter().all(|it| it.destination != route.destination)) {
+                routes.delete_route(route)?;
+            }
+            wanted.difference(&present).try_for_each(|route| routes.set_route(route))
+        })
     }
 
     /// Connects from inside the machine, as the kubelet's probes do. The caller sets the deadline.
@@ -269,7 +270,17 @@ impl Machine {
 
     /// Runs `work` on the machine's links and routes.
     pub(crate) fn with_routes<T>(&self, work: impl FnOnce(&mut Routes) -> Result<T>) -> Result<T> {
-        work(&mut self.routes.lock())
+        let idle = self.routes.lock().pop();
+        let mut routes = match idle {
+            Some(routes) => routes,
+            None => self.namespace.run(Routes::open)??,
+        };
+        let outcome = work(&mut routes);
+        let mut idle = self.routes.lock();
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(routes);
+        }
+        outcome
     }
 }
 

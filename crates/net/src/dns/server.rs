@@ -37,7 +37,7 @@ pub(super) struct Server {
 enum Step {
     Send(Vec<u8>),
     Forward(Box<Message>),
-    Finish(Box<Message>, super::Answer),
+    Finish(Box<(Message, super::Answer)>),
     Ignore,
 }
 
@@ -155,7 +155,7 @@ impl Server {
                     Counters::count(&self.counters.missing);
                 }
                 if answer.chase.is_some() {
-                    return Step::Finish(query, answer);
+                    return Step::Finish(Box::new((*query, answer)));
                 }
                 let answer = wire::answer(&query, answer);
                 Step::Send(wire::write(&query, answer, transport))
@@ -177,7 +177,8 @@ impl Server {
                 };
                 wire::write(&query, answer, transport)
             }
-            Step::Finish(query, mut answer) => {
+            Step::Finish(both) => {
+                let (query, mut answer) = *both;
                 let target = answer.chase.take();
                 let upstream = match target {
                     Some(target) => self.forwarder.resolve(&query, target).await,
@@ -196,11 +197,14 @@ impl Server {
 
 fn overloaded(step: Step) -> Vec<u8> {
     match step {
-        Step::Forward(query) | Step::Finish(query, _) => {
-            wire::write(&query, wire::failure(&query, ResponseCode::ServFail), Transport::Udp)
-        }
-        _ => Vec::new(),
+        Step::Forward(query) => refusal(&query),
+        Step::Finish(both) => refusal(&both.0),
+        Step::Send(_) | Step::Ignore => Vec::new(),
     }
+}
+
+fn refusal(query: &Message) -> Vec<u8> {
+    wire::write(query, wire::failure(query, ResponseCode::ServFail), Transport::Udp)
 }
 
 async fn reply(socket: &UdpSocket, bytes: &[u8], client: SocketAddr) {

@@ -8,7 +8,7 @@
 mod attributes;
 pub mod conntrack;
 mod message;
-pub mod nft;
+pub(crate) mod nft;
 pub mod route;
 mod socket;
 

@@ -98,6 +98,24 @@ pub(crate) struct Dynamic {
 pub(crate) struct Element {
     pub(crate) key: Vec<u8>,
     pub(crate) value: Value,
+    /// Of elements of dynamic sets.
+    pub(crate) life: Option<Life>,
+}
+
+/// How long an element stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// From its last refresh.
+    pub(crate) timeout_ms: u64,
+    /// From now.
+    pub(crate) remaining_ms: u64,
+}
+
+impl Element {
+    /// An element that stays.
+    pub(crate) fn new(key: Vec<u8>, value: Value) -> Self {
+        Self { key, value, life: None }
+    }
 }
 
 /// What an element maps to.
@@ -255,6 +273,9 @@ impl Batch {
                         });
                         if message_kind == NEW_ELEMENT {
                             write_value(nest, &element.value);
+                            if let Some(life) = element.life {
+                                nest.attr_be64(4, life.timeout_ms).attr_be64(5, life.remaining_ms);
+                            }
                         }
                     });
                 }
@@ -666,7 +687,10 @@ fn read_element(bytes: &[u8]) -> Option<Element> {
             (None, None) => Value::None,
         },
     };
-    Some(Element { key, value })
+    let milliseconds = |kind| -> Option<u64> { Some(u64::from_be_bytes(element.find(kind)?.try_into().ok()?)) };
+    let life =
+        milliseconds(5).map(|remaining_ms| Life { timeout_ms: milliseconds(4).unwrap_or(remaining_ms), remaining_ms });
+    Some(Element { key, value, life })
 }
 
 /// Writes a concatenated key or value, four bytes per field.

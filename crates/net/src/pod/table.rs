@@ -113,19 +113,16 @@ impl Inner {
 fn elements(address: Ipv4Addr, ports: &[HostPort]) -> (Vec<Element>, Vec<Element>) {
     let lead = ports
         .iter()
-        .map(|port| Element {
-            key: Fields::new()
-                .address(port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED))
-                .protocol(port.protocol.number())
-                .port(port.host_port)
-                .end(),
-            value: Value::Bytes(Fields::new().address(address).port(port.pod_port).end()),
+        .map(|port| {
+            let host_ip = port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            let key = Fields::new().address(host_ip).protocol(port.protocol.number()).port(port.host_port).end();
+            Element::new(key, Value::Bytes(Fields::new().address(address).port(port.pod_port).end()))
         })
         .collect();
     let hairpin = if ports.is_empty() {
         Vec::new()
     } else {
-        vec![Element { key: Fields::new().address(address).address(address).end(), value: Value::None }]
+        vec![Element::new(Fields::new().address(address).address(address).end(), Value::None)]
     };
     (lead, hairpin)
 }

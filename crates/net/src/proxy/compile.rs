@@ -56,7 +56,7 @@ pub fn compile(service: &Service, slices: &[impl Deref<Target = EndpointSlice>],
         let health_port = spec.health_check_node_port.and_then(|it| u16::try_from(it).ok()).filter(|it| *it != 0);
         if let Some(health_port) = health_port {
             let known = compiled.health.map_or(0, |(_, count)| count);
-            compiled.health = Some((health_port, known.max(backends.local.len())));
+            compiled.health = Some((health_port, known.max(backends.local_ready)));
         }
     }
     compiled
@@ -98,6 +98,8 @@ fn external_addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Add
 struct Backends {
     cluster: Vec<SocketAddrV4>,
     local: Vec<SocketAddrV4>,
+    /// Local ones that balancers should send new clients to.
+    local_ready: usize,
 }
 
 /// One endpoint as the proxy looks at it.
@@ -121,7 +123,8 @@ impl Backends {
         }
         let local = available(candidates.iter().filter(|it| it.local));
         let cluster = nearby(available(candidates.iter()), node);
-        Self { cluster: addresses(cluster), local: addresses(local) }
+        let local_ready = local.iter().filter(|it| it.ready).count();
+        Self { cluster: addresses(cluster), local: addresses(local), local_ready }
     }
 }
 
@@ -182,3 +185,6 @@ fn addresses(candidates: Vec<&Candidate<'_>>) -> Vec<SocketAddrV4> {
     let unique: BTreeSet<SocketAddrV4> = candidates.into_iter().map(|it| it.backend).collect();
     unique.into_iter().take(BACKENDS_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,7 @@ impl Chain {
 
     /// The element of [`KINDS`] that leads to it.
     pub(super) fn element(self) -> Element {
-        Element { key: self.kind(), value: Value::Verdict(Verdict::Goto(self.name())) }
+        Element::new(self.kind(), Value::Verdict(Verdict::Goto(self.name())))
     }
 
     /// Whether it is written with the table and stays.
@@ -303,7 +303,7 @@ impl Elements {
     }
 
     fn push(&mut self, set: &'static str, key: Vec<u8>, value: Value) {
-        self.0.push((set, Element { key, value }));
+        self.0.push((set, Element::new(key, value)));
     }
 
     fn push_backends(&mut self, vip: Vip, backends: &[SocketAddrV4], offset: u32) {
@@ -320,5 +320,5 @@ fn key(vip: Vip) -> Fields {
 
 /// The element that lets a local backend reach itself.
 pub(super) fn hairpin(pod: Ipv4Addr) -> Element {
-    Element { key: Fields::new().address(pod).address(pod).end(), value: Value::None }
+    Element::new(Fields::new().address(pod).address(pod).end(), Value::None)
 }

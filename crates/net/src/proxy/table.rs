@@ -170,6 +170,7 @@ impl Table {
             }
         }
         let mut batch = Batch::new(TABLE);
+        let affinity = self.remembered_clients()?;
         program::write_frame(&mut batch, &self.node);
         for chain in chains.keys() {
             chain.write(&mut batch, &self.node);
@@ -178,9 +179,22 @@ impl Table {
             batch.elements(set, elements);
         }
         batch.elements(HAIRPIN, hairpins.keys().map(|pod| program::hairpin(*pod)));
+        batch.elements(program::AFFINITY, affinity);
         self.tables.commit(batch)?;
         (self.installed, self.chains, self.hairpins, self.dirty) = (wanted, chains, hairpins, false);
         Ok(())
+    }
+
+    /// The clients an earlier table remembers; entries that name former backends do no harm.
+    fn remembered_clients(&mut self) -> Result<Vec<Element>> {
+        match self.tables.elements(TABLE, program::AFFINITY) {
+            Err(error) if error.kernel() == Some(nix::errno::Errno::ENOENT) => Ok(Vec::new()),
+            Err(error) => Err(error),
+            Ok(mut elements) => {
+                elements.retain(|it| it.life.is_some_and(|life| life.remaining_ms > 0));
+                Ok(elements)
+            }
+        }
     }
 
     /// Gives the datagram frontends that lead elsewhere now.
@@ -326,12 +340,12 @@ fn difference(
     let (old, new) = (index(elements(old)), index(elements(new)));
     for ((set, key), value) in &old {
         if new.get(&(*set, key.clone())) != Some(value) {
-            removed.entry(set).or_default().push(Element { key: key.clone(), value: Value::None });
+            removed.entry(set).or_default().push(Element::new(key.clone(), Value::None));
         }
     }
     for ((set, key), value) in new {
         if old.get(&(set, key.clone())) != Some(&value) {
-            added.entry(set).or_default().push(Element { key, value });
+            added.entry(set).or_default().push(Element::new(key, value));
         }
     }
 }

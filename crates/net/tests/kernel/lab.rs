@@ -27,6 +27,15 @@ pub(crate) struct Pod {
 
 /// Runs `test` in a fresh "host" namespace with one machine and checks that nothing stays.
 pub(crate) fn lab(test: impl FnOnce(&Lab) + Send) {
+    on_fresh_host(|_| {
+        let lab = Lab::new();
+        test(&lab);
+        lab.end();
+    });
+}
+
+/// Runs `test` on a thread in a new namespace that plays the host.
+pub(crate) fn on_fresh_host(test: impl FnOnce(Namespace) + Send) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;
@@ -37,9 +46,7 @@ pub(crate) fn lab(test: impl FnOnce(&Lab) + Send) {
             let mut links = Routes::open().unwrap();
             let loopback = links.index("lo").unwrap();
             links.set_up(loopback).unwrap();
-            let lab = Lab::new();
-            test(&lab);
-            lab.end();
+            test(Namespace::current().unwrap());
         });
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);

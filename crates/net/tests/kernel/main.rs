@@ -5,6 +5,7 @@
 
 mod api;
 mod dns;
+mod egress;
 mod lab;
 mod pods;
 mod services;

@@ -159,6 +159,13 @@ fn a_client_with_affinity_stays_until_its_backend_goes() {
         for client in &clients {
             assert_eq!(spread(&client.namespace, (VIP, 80), 5).keys().collect::<Vec<_>>(), ["b"], "pinned anew");
         }
+        // A restarted proxy replaces the table and keeps who was pinned where.
+        let mut restarted = self::table(lab);
+        let spec = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 2}}});
+        restarted.apply([web(lab, spec, &both)]).unwrap();
+        for client in &clients {
+            assert_eq!(spread(&client.namespace, (VIP, 80), 5).keys().collect::<Vec<_>>(), ["b"], "after a restart");
+        }
         println!("first choice: {seen:?}");
     });
 }
