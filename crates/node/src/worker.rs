@@ -62,6 +62,10 @@ impl Handle {
         Arc::clone(&self.observed.borrow())
     }
 
+    pub(crate) fn watch_observed(&self) -> watch::Receiver<Arc<Observed>> {
+        self.observed.clone()
+    }
+
     pub(crate) fn update(&self, pod: Arc<PodView>) {
         self.input.send_modify(|input| input.pod = pod);
     }
