@@ -124,7 +124,8 @@ async fn connection(node: Arc<Node>, stream: TcpStream) {
     drop(stream.set_nodelay(true));
     let result = match node.config.tls.clone() {
         Some(config) => {
-            let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, tokio_rustls::TlsAcceptor::from(config).accept(stream)).await;
+            let accepted =
+                tokio::time::timeout(HANDSHAKE_TIMEOUT, tokio_rustls::TlsAcceptor::from(config).accept(stream)).await;
             match accepted {
                 Ok(Ok(stream)) => serve(node, stream).await,
                 Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake with the node server failed"),
@@ -183,7 +184,10 @@ fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (bytes[at], hex) {
             (b'%', Some(byte)) => {
                 out.push(byte);
@@ -217,7 +221,9 @@ async fn route(node: &Arc<Node>, request: Request<Incoming>) -> Answer {
         ["stats", "summary"] if get => stats::summary(node).await,
         ["metrics", "resource"] if get => stats::resource_metrics(node).await,
         ["metrics"] if get => stats::metrics(node),
-        ["containerLogs", namespace, pod, container] if get => container_logs(node, namespace, pod, container, &query).await,
+        ["containerLogs", namespace, pod, container] if get => {
+            container_logs(node, namespace, pod, container, &query).await
+        }
         ["exec", namespace, pod, .., container] if parts.len() <= 5 => match find(node, namespace, pod, container) {
             Ok(found) => remote::session(node, remote::Kind::Exec, &found, &query, request).await,
             Err(answer) => answer,
@@ -246,7 +252,9 @@ fn handle_of(node: &Node, namespace: &str, pod: &str) -> Option<(Arc<PodView>, A
 
 fn find(node: &Node, namespace: &str, pod: &str, container: &str) -> Result<Found, Answer> {
     let (view, observed) = handle_of(node, namespace, pod).ok_or_else(|| not_found(namespace, pod))?;
-    let spec = view.container(container).ok_or_else(|| error(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
+    let spec = view
+        .container(container)
+        .ok_or_else(|| error(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
     match observed.latest(container) {
         Some(found) if found.run == Run::Running => {
             Ok(Found { container_id: found.id.clone(), tty: spec.container.tty.unwrap_or(false) })
@@ -262,7 +270,8 @@ fn sandbox(node: &Node, namespace: &str, pod: &str) -> Result<String, Answer> {
 }
 
 fn pods(node: &Node, wanted: impl Fn(&crate::worker::Handle) -> bool) -> Answer {
-    let items: Vec<Pod> = node.pods.lock().values().filter(|handle| wanted(handle)).map(|handle| (*handle.pod().pod).clone()).collect();
+    let items: Vec<Pod> =
+        node.pods.lock().values().filter(|handle| wanted(handle)).map(|handle| (*handle.pod().pod).clone()).collect();
     json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
@@ -275,7 +284,8 @@ fn log_options(query: &Query, now: Timestamp) -> Result<logs::Options, String> {
     let since_time = match query.get("sinceTime").filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => {
-            let time: k8s_openapi::jiff::Timestamp = text.parse().map_err(|_| format!("invalid sinceTime: {text:?}"))?;
+            let time: k8s_openapi::jiff::Timestamp =
+                text.parse().map_err(|_| format!("invalid sinceTime: {text:?}"))?;
             Some(Timestamp::from_nanos(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)))
         }
     };
@@ -296,7 +306,8 @@ async fn container_logs(node: &Arc<Node>, namespace: &str, pod: &str, container:
         Err(cause) => return error(StatusCode::BAD_REQUEST, cause),
     };
     let component = node.config.components.iter().find(|component| {
-        namespace == mirror::NAMESPACE && pod.strip_suffix(&node.config.name).and_then(|rest| rest.strip_suffix('-')) == Some(&component.name)
+        namespace == mirror::NAMESPACE
+            && pod.strip_suffix(&node.config.name).and_then(|rest| rest.strip_suffix('-')) == Some(&component.name)
     });
     if let Some(component) = component {
         return stream_log(node, component.log_path.clone(), Format::Plain, options, std::future::pending()).await;
@@ -318,7 +329,10 @@ async fn container_logs(node: &Arc<Node>, namespace: &str, pod: &str, container:
             error(StatusCode::BAD_REQUEST, message)
         }
         _ => {
-            let message = format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {}", waiting_reason(&view, container));
+            let message = format!(
+                "container \"{container}\" in pod \"{pod}\" is waiting to start: {}",
+                waiting_reason(&view, container)
+            );
             error(StatusCode::BAD_REQUEST, message)
         }
     }
@@ -327,12 +341,18 @@ async fn container_logs(node: &Arc<Node>, namespace: &str, pod: &str, container:
 fn waiting_reason(view: &PodView, container: &str) -> String {
     let status = view.status();
     let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let waiting = all.find(|status| status.name == container).and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let waiting = all
+        .find(|status| status.name == container)
+        .and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
     waiting.unwrap_or_else(|| "ContainerCreating".into())
 }
 
 /// Resolves when the container no longer runs.
-fn container_end(node: &Arc<Node>, view: &PodView, container: &ContainerView) -> impl Future<Output = ()> + Send + use<> {
+fn container_end(
+    node: &Arc<Node>,
+    view: &PodView,
+    container: &ContainerView,
+) -> impl Future<Output = ()> + Send + use<> {
     let observed = node.pods.lock().get(&view.uid).map(crate::worker::Handle::watch_observed);
     let id = container.id.clone();
     async move {
@@ -359,7 +379,8 @@ async fn stream_log(
     node.tasks.spawn("log", async move {
         logs::read(path, format, options, clock, ended, out).await;
     });
-    let stream: BoxStream<'static, io::Result<Bytes>> = futures::stream::poll_fn(move |cx| chunks.poll_recv(cx)).boxed();
+    let stream: BoxStream<'static, io::Result<Bytes>> =
+        futures::stream::poll_fn(move |cx| chunks.poll_recv(cx)).boxed();
     let body = StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync();
     let mut response = Response::new(Body(Some(body)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

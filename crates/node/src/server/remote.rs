@@ -54,14 +54,21 @@ impl Wanted {
 }
 
 /// Serves `/exec` and `/attach`.
-pub(super) async fn session(node: &Arc<Node>, kind: Kind, found: &Found, query: &Query, request: http::Request<Incoming>) -> Answer {
+pub(super) async fn session(
+    node: &Arc<Node>,
+    kind: Kind,
+    found: &Found,
+    query: &Query,
+    request: http::Request<Incoming>,
+) -> Answer {
     let wanted = Wanted::of(query);
     if !wanted.stdin && !wanted.stdout && !wanted.stderr {
         return error(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr");
     }
     let headers = request.headers().clone();
     let socket = websocket::is_request(&headers);
-    let protocol = if socket { websocket::choose(&headers, websocket::REMOTE) } else { spdy_protocol(&headers, REMOTE_SPDY) };
+    let protocol =
+        if socket { websocket::choose(&headers, websocket::REMOTE) } else { spdy_protocol(&headers, REMOTE_SPDY) };
     let Some(protocol) = protocol else {
         return error(StatusCode::FORBIDDEN, "none of the offered subprotocols is supported");
     };
@@ -80,7 +87,10 @@ pub(super) async fn session(node: &Arc<Node>, kind: Kind, found: &Found, query: 
             let (input, events) = mpsc::channel(session::BUFFER);
             let (output, told) = mpsc::channel(session::BUFFER);
             let stdout = wanted.stdout || !wanted.stderr;
-            tokio::join!(session::run(session, events, output), websocket::carry(socket, protocol, input, told, stdout));
+            tokio::join!(
+                session::run(session, events, output),
+                websocket::carry(socket, protocol, input, told, stdout)
+            );
         });
         response
     } else {
@@ -110,11 +120,19 @@ fn http_code(status: &tonic::Status) -> StatusCode {
     }
 }
 
-async fn open(node: &Node, kind: Kind, found: &Found, command: Vec<String>, wanted: Wanted) -> Result<Session, tonic::Status> {
+async fn open(
+    node: &Node,
+    kind: Kind,
+    found: &Found,
+    command: Vec<String>,
+    wanted: Wanted,
+) -> Result<Session, tonic::Status> {
     let container_id = found.container_id.clone();
     let Wanted { stdin, stdout, stderr, tty } = wanted;
     match kind {
-        Kind::Exec => node.streaming.exec(cri::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr }).await,
+        Kind::Exec => {
+            node.streaming.exec(cri::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr }).await
+        }
         Kind::Attach => {
             let tty = found.tty;
             node.streaming.attach(cri::AttachRequest { container_id, stdin, tty, stdout, stderr: stderr && !tty }).await
@@ -149,8 +167,11 @@ fn spdy_accept(protocol: &'static str) -> Answer {
     response
 }
 
-fn spawn_upgraded<F>(node: &Arc<Node>, request: http::Request<Incoming>, work: impl FnOnce(hyper::upgrade::Upgraded) -> F + Send + 'static)
-where
+fn spawn_upgraded<F>(
+    node: &Arc<Node>,
+    request: http::Request<Incoming>,
+    work: impl FnOnce(hyper::upgrade::Upgraded) -> F + Send + 'static,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     node.tasks.spawn("stream", async move {
@@ -163,7 +184,8 @@ where
 
 async fn carry_spdy(session: Session, wanted: Wanted, protocol: &str, mut streams: mpsc::Receiver<spdy::Stream>) {
     let resizes = wanted.tty && matches!(protocol, "v4.channel.k8s.io" | "v3.channel.k8s.io");
-    let expected = 1 + usize::from(wanted.stdin) + usize::from(wanted.stdout) + usize::from(wanted.stderr) + usize::from(resizes);
+    let expected =
+        1 + usize::from(wanted.stdin) + usize::from(wanted.stdout) + usize::from(wanted.stderr) + usize::from(resizes);
     let mut named = BTreeMap::new();
     let gather = async {
         while named.len() < expected {
@@ -235,7 +257,12 @@ async fn carry_spdy(session: Session, wanted: Wanted, protocol: &str, mut stream
 }
 
 /// Serves `/portForward`.
-pub(super) async fn forward(node: &Arc<Node>, sandbox: String, query: &Query, request: http::Request<Incoming>) -> Answer {
+pub(super) async fn forward(
+    node: &Arc<Node>,
+    sandbox: String,
+    query: &Query,
+    request: http::Request<Incoming>,
+) -> Answer {
     let headers = request.headers().clone();
     if websocket::is_request(&headers) {
         let known = &[websocket::TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io"];
@@ -243,7 +270,13 @@ pub(super) async fn forward(node: &Arc<Node>, sandbox: String, query: &Query, re
             return error(StatusCode::FORBIDDEN, "none of the offered subprotocols is supported");
         };
         let response = websocket::accept(&headers, protocol);
-        let ports: Vec<u16> = query.all("port").iter().chain(&query.all("ports")).flat_map(|list| list.split(',')).filter_map(|port| port.parse().ok()).collect();
+        let ports: Vec<u16> = query
+            .all("port")
+            .iter()
+            .chain(&query.all("ports"))
+            .flat_map(|list| list.split(','))
+            .filter_map(|port| port.parse().ok())
+            .collect();
         let tunnel = protocol == websocket::TUNNEL;
         if !tunnel && ports.is_empty() {
             return error(StatusCode::BAD_REQUEST, "query parameter \"port\" is required");
@@ -382,4 +415,3 @@ async fn forward_legacy(
         () = upward => {}
     }
 }
-

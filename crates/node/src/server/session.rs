@@ -107,6 +107,8 @@ pub(super) fn failure(message: &str) -> Value {
 /// Reads the terminal size a client sends.
 pub(super) fn terminal_size(data: &[u8]) -> Option<TerminalSize> {
     let value: Value = serde_json::from_slice(data).ok()?;
-    let part = |upper: &str, lower: &str| value.get(upper).or_else(|| value.get(lower))?.as_u64().and_then(|part| u16::try_from(part).ok());
+    let part = |upper: &str, lower: &str| {
+        value.get(upper).or_else(|| value.get(lower))?.as_u64().and_then(|part| u16::try_from(part).ok())
+    };
     Some(TerminalSize { width: part("Width", "width")?, height: part("Height", "height")? })
 }

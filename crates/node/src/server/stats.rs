@@ -48,7 +48,8 @@ pub(super) async fn summary(node: &Node) -> Answer {
     let stats = container_stats(node).await;
     let mut pods: BTreeMap<String, (Value, Vec<Value>, u64, u64)> = BTreeMap::new();
     for one in &stats {
-        let identity = json!({"name": label(one, POD_NAME), "namespace": label(one, POD_NAMESPACE), "uid": label(one, POD_UID)});
+        let identity =
+            json!({"name": label(one, POD_NAME), "namespace": label(one, POD_NAMESPACE), "uid": label(one, POD_UID)});
         let entry = pods.entry(label(one, POD_UID).to_owned()).or_insert_with(|| (identity, Vec::new(), 0, 0));
         entry.2 += cpu_nanos(one);
         entry.3 += working_set(one);
@@ -97,7 +98,9 @@ fn machine(node: &Node, now: &impl serde::Serialize) -> Value {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = meminfo(&memory, "MemAvailable:").unwrap_or(0);
     let disk = nix::sys::statvfs::statvfs(&node.config.data_dir).ok();
-    let bytes = |blocks: fn(&nix::sys::statvfs::Statvfs) -> u64| disk.as_ref().map_or(0, |stat| blocks(stat).saturating_mul(stat.fragment_size()));
+    let bytes = |blocks: fn(&nix::sys::statvfs::Statvfs) -> u64| {
+        disk.as_ref().map_or(0, |stat| blocks(stat).saturating_mul(stat.fragment_size()))
+    };
     json!({
         "nodeName": node.config.name,
         "cpu": {"time": now, "usageCoreNanoSeconds": machine_cpu_nanos()},
@@ -119,8 +122,15 @@ fn machine(node: &Node, now: &impl serde::Serialize) -> Value {
 /// Time all processors spent not idle.
 fn machine_cpu_nanos() -> u64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|field| field.parse::<u64>().ok());
-    let busy: u64 = fields.enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).take(6).map(|(_, ticks)| ticks).sum();
+    let fields = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|field| field.parse::<u64>().ok());
+    let busy: u64 =
+        fields.enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).take(6).map(|(_, ticks)| ticks).sum();
     // The kernel counts hundredths of a second for user space.
     busy * 10_000_000
 }
@@ -133,12 +143,21 @@ pub(super) async fn resource_metrics(node: &Node) -> Answer {
     let mut series = |name: &str, kind: &str, help: &str, of: &dyn Fn(&cri::ContainerStats) -> f64| {
         let _ = writeln!(out, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
         for one in &stats {
-            let (container, namespace, pod) = (label(one, CONTAINER_NAME), label(one, POD_NAMESPACE), label(one, POD_NAME));
-            let _ = writeln!(out, "{name}{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\"}} {} {now_ms}", of(one));
+            let (container, namespace, pod) =
+                (label(one, CONTAINER_NAME), label(one, POD_NAMESPACE), label(one, POD_NAME));
+            let _ = writeln!(
+                out,
+                "{name}{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\"}} {} {now_ms}",
+                of(one)
+            );
         }
     };
-    series("container_cpu_usage_seconds_total", "counter", "CPU time used by the container in seconds", &|one| cpu_nanos(one) as f64 / 1e9);
-    series("container_memory_working_set_bytes", "gauge", "Working set of the container in bytes", &|one| working_set(one) as f64);
+    series("container_cpu_usage_seconds_total", "counter", "CPU time used by the container in seconds", &|one| {
+        cpu_nanos(one) as f64 / 1e9
+    });
+    series("container_memory_working_set_bytes", "gauge", "Working set of the container in bytes", &|one| {
+        working_set(one) as f64
+    });
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let used = (node.machine.memory_bytes - meminfo(&memory, "MemAvailable:").unwrap_or(0)).max(0);
     let _ = writeln!(out, "# HELP node_cpu_usage_seconds_total [STABLE] CPU time used by the node in seconds");

@@ -86,7 +86,8 @@ pub(super) fn accept<B: Default>(headers: &HeaderMap, protocol: &str) -> Respons
 
 /// The socket after the upgrade.
 pub(super) async fn socket(upgraded: Upgraded) -> Socket {
-    let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
 }
 
@@ -138,7 +139,13 @@ impl Dialect {
 }
 
 /// Carries one exec or attach over `socket`.
-pub(super) async fn carry(socket: Socket, protocol: &str, input: mpsc::Sender<Input>, mut output: mpsc::Receiver<Output>, stdout: bool) {
+pub(super) async fn carry(
+    socket: Socket,
+    protocol: &str,
+    input: mpsc::Sender<Input>,
+    mut output: mpsc::Receiver<Output>,
+    stdout: bool,
+) {
     let dialect = Dialect::of(protocol);
     let (mut sink, mut stream) = socket.split();
     let reading = async {
