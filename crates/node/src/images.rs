@@ -168,7 +168,7 @@ fn is_latest(image: &str) -> bool {
 fn check_name(image: &str) -> Result<(), String> {
     let invalid = || format!("couldn't parse image name \"{image}\": invalid reference format");
     let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
-    if digest.is_some_and(|digest| !digest.split_once(':').is_some_and(|(_, hex)| hex.len() >= 32)) {
+    if digest.is_some_and(|digest| digest.split_once(':').is_none_or(|(_, hex)| hex.len() < 32)) {
         return Err(invalid());
     }
     let (host, path) = match name.split_once('/') {

@@ -494,7 +494,7 @@ fn pod_ready(pod: &PodView, containers: &Verdict, previous: &PodStatus) -> Verdi
                 .chain(pod.pod.status.iter().filter_map(|status| status.conditions.as_ref()))
                 .flatten()
         };
-        match conditions().filter(|condition| &condition.type_ == name).next_back() {
+        match conditions().rfind(|condition| &condition.type_ == name) {
             None => problems.push(format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")),
             Some(condition) if condition.status != "True" => problems
                 .push(format!("the status of pod readiness gate \"{name}\" is not \"True\", but {}", condition.status)),

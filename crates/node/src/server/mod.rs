@@ -226,22 +226,22 @@ async fn route(node: &Arc<Node>, request: Request<Incoming>) -> Answer {
         }
         ["exec", namespace, pod, .., container] if parts.len() <= 5 => match find(node, namespace, pod, container) {
             Ok(found) => remote::session(node, remote::Kind::Exec, &found, &query, request).await,
-            Err(answer) => answer,
+            Err(answer) => *answer,
         },
         ["attach", namespace, pod, .., container] if parts.len() <= 5 => match find(node, namespace, pod, container) {
             Ok(found) => remote::session(node, remote::Kind::Attach, &found, &query, request).await,
-            Err(answer) => answer,
+            Err(answer) => *answer,
         },
         ["portForward", namespace, pod, ..] if parts.len() <= 4 => match sandbox(node, namespace, pod) {
             Ok(sandbox) => remote::forward(node, sandbox, &query, request).await,
-            Err(answer) => answer,
+            Err(answer) => *answer,
         },
         _ => error(StatusCode::NOT_FOUND, format!("404 page not found: {path}")),
     }
 }
 
-fn not_found(namespace: &str, pod: &str) -> Answer {
-    error(StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found in namespace \"{namespace}\" on this node"))
+fn not_found(namespace: &str, pod: &str) -> Box<Answer> {
+    Box::new(error(StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found in namespace \"{namespace}\" on this node")))
 }
 
 fn handle_of(node: &Node, namespace: &str, pod: &str) -> Option<(Arc<PodView>, Arc<crate::observed::Observed>)> {
@@ -250,23 +250,23 @@ fn handle_of(node: &Node, namespace: &str, pod: &str) -> Option<(Arc<PodView>, A
     Some((pod, observed))
 }
 
-fn find(node: &Node, namespace: &str, pod: &str, container: &str) -> Result<Found, Answer> {
+fn find(node: &Node, namespace: &str, pod: &str, container: &str) -> Result<Found, Box<Answer>> {
     let (view, observed) = handle_of(node, namespace, pod).ok_or_else(|| not_found(namespace, pod))?;
     let spec = view
         .container(container)
-        .ok_or_else(|| error(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))?;
+        .ok_or_else(|| Box::new(error(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")"))))?;
     match observed.latest(container) {
         Some(found) if found.run == Run::Running => {
             Ok(Found { container_id: found.id.clone(), tty: spec.container.tty.unwrap_or(false) })
         }
-        _ => Err(error(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")"))),
+        _ => Err(Box::new(error(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))),
     }
 }
 
-fn sandbox(node: &Node, namespace: &str, pod: &str) -> Result<String, Answer> {
+fn sandbox(node: &Node, namespace: &str, pod: &str) -> Result<String, Box<Answer>> {
     let (_, observed) = handle_of(node, namespace, pod).ok_or_else(|| not_found(namespace, pod))?;
     let sandbox = observed.ready_sandbox().map(|sandbox| sandbox.id.clone());
-    sandbox.ok_or_else(|| error(StatusCode::NOT_FOUND, format!("pod \"{pod}\" has no running sandbox")))
+    sandbox.ok_or_else(|| Box::new(error(StatusCode::NOT_FOUND, format!("pod \"{pod}\" has no running sandbox"))))
 }
 
 fn pods(node: &Node, wanted: impl Fn(&crate::worker::Handle) -> bool) -> Answer {
@@ -312,7 +312,7 @@ async fn container_logs(node: &Arc<Node>, namespace: &str, pod: &str, container:
     if let Some(component) = component {
         return stream_log(node, component.log_path.clone(), Format::Plain, options, std::future::pending()).await;
     }
-    let Some((view, observed)) = handle_of(node, namespace, pod) else { return not_found(namespace, pod) };
+    let Some((view, observed)) = handle_of(node, namespace, pod) else { return *not_found(namespace, pod) };
     if view.container(container).is_none() {
         let message = format!("container \"{container}\" in pod \"{pod}\" is not available");
         return error(StatusCode::BAD_REQUEST, message);

@@ -170,7 +170,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     }
 
     async fn open(&mut self, id: u32, flags: u8, headers: Vec<(String, String)>) -> io::Result<bool> {
-        if self.streams.len() >= STREAMS_MAX || id % 2 == 0 || self.streams.contains_key(&id) {
+        if self.streams.len() >= STREAMS_MAX || id.is_multiple_of(2) || self.streams.contains_key(&id) {
             return Ok(self.frames.send(Frame::Reset { id, status: STATUS_REFUSED_STREAM }).await.is_ok());
         }
         let (sender, input) = mpsc::channel(STREAM_BUFFER);

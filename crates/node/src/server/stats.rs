@@ -70,8 +70,8 @@ pub(super) async fn summary(node: &Node) -> Answer {
 }
 
 fn container(stats: &cri::ContainerStats, now: &impl serde::Serialize) -> Value {
-    let memory = stats.memory.clone().unwrap_or_default();
-    let cpu = stats.cpu.clone().unwrap_or_default();
+    let memory = stats.memory.unwrap_or_default();
+    let cpu = stats.cpu.unwrap_or_default();
     json!({
         "name": label(stats, CONTAINER_NAME),
         "cpu": {

@@ -224,11 +224,8 @@ where
     let incoming = async {
         while let Some(Ok(message)) = stream.next().await {
             match message {
-                Message::Binary(data) => {
-                    if writer.write_all(&data).await.is_err() {
-                        break;
-                    }
-                }
+                Message::Binary(data) if writer.write_all(&data).await.is_ok() => {}
+                Message::Binary(_) => break,
                 Message::Close(_) => break,
                 _ => {}
             }
