@@ -119,6 +119,13 @@ impl Authorizer for AllowAll {
     }
 
     fn rules(&self, _: &UserInfo, _: &str) -> Rules {
+        self.rules_of_everybody()
+    }
+}
+
+impl AllowAll {
+    /// Everything, for everybody.
+    pub fn rules_of_everybody(self) -> Rules {
         let all = || vec!["*".to_owned()];
         Rules {
             resource: vec![ResourceRule {

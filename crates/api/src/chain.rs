@@ -179,7 +179,13 @@ fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
     if call.info.is_resource && call.info.verb.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
-    permit(server, &Attributes::of(&call.user, &call.info))
+    let attributes = Attributes::of(&call.user, &call.info);
+    permit(server, &attributes)?;
+    // What a client opens by reading it can also write to (upstream since 1.35).
+    if call.info.verb == "get" && matches!(call.info.subresource.as_str(), "exec" | "attach" | "portforward") {
+        permit(server, &Attributes { verb: "create", ..attributes })?;
+    }
+    Ok(())
 }
 
 /// Nothing when it is allowed, the 403 when it is not.

@@ -21,6 +21,7 @@ pub mod update;
 pub mod watch;
 
 /// What a request is about, looked up.
+#[derive(Clone)]
 pub struct Subject {
     /// The resource in the version of the path.
     pub kind: Arc<dyn Kind>,

@@ -1,7 +1,8 @@
 //! `patch`: four kinds of it, each a function from what is there to what shall be there.
 
 use http::{Response, StatusCode};
-use skiff_object::{Tree, json, patch};
+use skiff_object::patch::json::JsonPatchError;
+use skiff_object::{Schema, Tree, TypeId, json, patch};
 
 use super::update::{self, CONFLICT_RETRIES_MAX, ChangeKind};
 use super::{Subject, create};
@@ -93,45 +94,38 @@ pub async fn apply(writer: &Writer<'_>, patch: &Patch) -> ApiResult<(Stored, boo
 }
 
 /// What `old` becomes by `patch`.
-pub fn patched(writer: &Writer<'_>, patch: &Patch, old: &Tree) -> ApiResult<Tree> {
-    let invalid = |why: String| {
-        // Upstream wraps the failure of a patch in 422 without a field.
-        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", why)
-    };
-    let new = match patch.kind {
-        PatchType::Json => {
-            let document = canonical(writer, old)?;
-            let patch_tree = patch.tree.clone();
-            patch::json::apply(document, &patch_tree).map_err(|error| {
-                if matches!(error, patch::json::JsonPatchError::Malformed(_)) {
-                    ApiError::bad_request(error.to_string())
-                } else {
-                    invalid(format!("the server rejected our request due to an error in our request: {error}"))
-                }
-            })?
-        }
-        PatchType::Merge => {
-            if !matches!(patch.tree, Tree::Map(_)) {
-                return Err(ApiError::bad_request("Invalid JSON Patch"));
-            }
-            patch::merge::apply(canonical(writer, old)?, patch.tree.clone())
-                .map_err(|error| ApiError::bad_request(error.to_string()))?
-        }
-        PatchType::Strategic => {
-            let kind = writer.kind();
-            patch::strategic::apply(canonical(writer, old)?, patch.tree.clone(), kind.schema(), kind.facts().ty)
-                .map_err(|error| ApiError::bad_request(error.to_string()))?
-        }
-        PatchType::Apply => return fields::apply(writer, &patch.tree, Some(old)),
-    };
-    decode_patched(writer, &new)
+fn patched(writer: &Writer<'_>, patch: &Patch, old: &Tree) -> ApiResult<Tree> {
+    if patch.kind == PatchType::Apply {
+        return fields::apply(writer, &patch.tree, Some(old));
+    }
+    let (schema, ty) = (writer.kind().schema(), writer.kind().facts().ty);
+    decode_patched(writer, &merge(patch, old, schema, ty)?)
 }
 
-/// The document that a patch sees: with the shape of absent fields that clients see.
-fn canonical(writer: &Writer<'_>, old: &Tree) -> ApiResult<Tree> {
-    let kind = writer.kind();
-    let bytes = json::encode(old, kind.schema(), kind.facts().ty);
-    json::decode_untyped(&bytes).map_err(|error| ApiError::internal(error.to_string()))
+/// Applies any patch but apply to an object; the result is not yet known to be of its type.
+pub fn merge(patch: &Patch, old: &Tree, schema: &Schema, ty: TypeId) -> ApiResult<Tree> {
+    // A patch sees what clients see: absent fields in the shape that the encoder gives them.
+    let bytes = json::encode(old, schema, ty);
+    let document = json::decode_untyped(&bytes).map_err(|error| ApiError::internal(error.to_string()))?;
+    match patch.kind {
+        PatchType::Json => patch::json::apply(document, &patch.tree).map_err(|error| match error {
+            JsonPatchError::Malformed(_) => ApiError::bad_request(error.to_string()),
+            // Upstream wraps a patch that does not fit in a 422 without a field.
+            _ => ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Invalid",
+                format!("the server rejected our request due to an error in our request: {error}"),
+            ),
+        }),
+        PatchType::Strategic => patch::strategic::apply(document, patch.tree.clone(), schema, ty)
+            .map_err(|error| ApiError::bad_request(error.to_string())),
+        PatchType::Merge if !matches!(patch.tree, Tree::Map(_)) => {
+            Err(ApiError::bad_request("json: cannot unmarshal the patch into Go value of type map[string]interface {}"))
+        }
+        PatchType::Merge | PatchType::Apply => {
+            patch::merge::apply(document, patch.tree.clone()).map_err(|error| ApiError::bad_request(error.to_string()))
+        }
+    }
 }
 
 /// The patched document as an object of its kind.

@@ -1,0 +1,132 @@
+//! `serviceaccounts/token`: a token bound to an account and, if wanted, to a pod, node or secret.
+
+use http::{Response, StatusCode};
+use skiff_object::Tree;
+
+use crate::authn::service_account::{Bound, ObjectRef};
+use crate::body::Body;
+use crate::chain::Call;
+use crate::errors::{ApiError, ApiResult, Qualified};
+use crate::negotiate::{self, Offer};
+use crate::request::options::WriteOptions;
+use crate::server::ApiServer;
+use crate::verbs::Subject;
+use crate::write::{self, Expected};
+use crate::{meta, respond};
+
+const API_VERSION: &str = "authentication.k8s.io/v1";
+const KIND: Qualified<'_> = Qualified { group: "authentication.k8s.io", name: "TokenRequest" };
+/// A request that does not say gets an hour.
+const SECONDS_DEFAULT: i64 = 3_600;
+/// Upstream's bounds.
+const SECONDS_MIN: i64 = 600;
+const SECONDS_MAX: i64 = 1 << 32;
+
+/// Issues a token.
+///
+/// # Errors
+/// 404 without the account, 409 for a bound object that is another one, 422 for bad times.
+pub async fn issue(server: &ApiServer, call: &mut Call, subject: &Subject) -> ApiResult<Response<Body>> {
+    let form = negotiate::accept(&call.headers, &call.query, Offer::PLAIN)?;
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let ty = respond::type_named(API_VERSION, "TokenRequest")
+        .ok_or_else(|| ApiError::internal("TokenRequest is not in the schema"))?;
+    let expected = Expected { api_version: API_VERSION, kind: "TokenRequest", schema: skiff_kinds::schema(), ty };
+    let mut request = write::decode_body(call, Offer::PLAIN, expected, options.field_validation).await?;
+    let account = subject.collection.get(&subject.namespace, &subject.name).await?;
+    let account = account.ok_or_else(|| subject.not_found())?;
+    let account = respond::decode_stored(subject.kind.as_ref(), &account.value)?;
+    let seconds = seconds(&request, &subject.name)?;
+    let mut bound = Bound {
+        namespace: subject.namespace.clone(),
+        serviceaccount: ObjectRef { name: subject.name.clone(), uid: meta::uid(&account).to_owned() },
+        ..Bound::default()
+    };
+    if request.at(&["spec", "boundObjectRef"]).is_some_and(|reference| !reference.is_null()) {
+        bind(server, subject, &request, &mut bound).await?;
+    }
+    let audiences: Vec<String> =
+        request.list_at(&["spec", "audiences"]).iter().filter_map(Tree::as_str).map(str::to_owned).collect();
+    let audiences = if audiences.is_empty() { vec![server.config.issuer.clone()] } else { audiences };
+    let (token, expires) = server.tokens.issue(bound, audiences.clone(), seconds).map_err(ApiError::internal)?;
+    request.set(&["spec", "audiences"], audiences.into_iter().map(Tree::from).collect::<Vec<_>>());
+    request.set(&["spec", "expirationSeconds"], seconds);
+    request.set(&["metadata", "name"], subject.name.as_str());
+    request.set(&["metadata", "namespace"], subject.namespace.as_str());
+    request.set(&["metadata", "creationTimestamp"], meta::time(server.clock().now()));
+    request.set(&["status", "token"], token);
+    request.set(&["status", "expirationTimestamp"], meta::time(expires));
+    Ok(respond::tree(StatusCode::CREATED, &request, Some(ty), skiff_kinds::schema(), form))
+}
+
+fn seconds(request: &Tree, name: &str) -> ApiResult<i64> {
+    let seconds = request.int_at(&["spec", "expirationSeconds"]).unwrap_or(SECONDS_DEFAULT);
+    let why = if seconds < SECONDS_MIN {
+        "may not specify a duration less than 10 minutes"
+    } else if seconds > SECONDS_MAX {
+        "may not specify a duration larger than 2^32 seconds"
+    } else {
+        return Ok(seconds);
+    };
+    Err(ApiError::invalid_field(
+        KIND,
+        name,
+        "FieldValueInvalid",
+        "spec.expirationSeconds",
+        format!("Invalid value: {seconds}: {why}"),
+    ))
+}
+
+async fn bind(server: &ApiServer, subject: &Subject, request: &Tree, bound: &mut Bound) -> ApiResult<()> {
+    let text = |field: &str| request.str_at(&["spec", "boundObjectRef", field]);
+    let (plural, namespace) = match (text("apiVersion"), text("kind")) {
+        ("v1" | "", "Pod") => ("pods", subject.namespace.as_str()),
+        ("v1" | "", "Secret") => ("secrets", subject.namespace.as_str()),
+        ("v1" | "", "Node") => ("nodes", ""),
+        (version, kind) => {
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token for serviceaccount {:?} to {version}, Kind={kind}",
+                subject.name
+            )));
+        }
+    };
+    let resource = Qualified { group: "", name: plural };
+    let object = find(server, plural, namespace, text("name")).await?;
+    let object = object.ok_or_else(|| ApiError::not_found(resource, text("name")))?;
+    let uid = meta::uid(&object);
+    if !text("uid").is_empty() && text("uid") != uid {
+        return Err(ApiError::conflict(
+            resource,
+            text("name"),
+            &format!(
+                "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+                text("uid")
+            ),
+        ));
+    }
+    let reference = ObjectRef { name: text("name").to_owned(), uid: uid.to_owned() };
+    match plural {
+        "secrets" => bound.secret = Some(reference),
+        "nodes" => bound.node = Some(reference),
+        _ => {
+            if object.str_at(&["spec", "serviceAccountName"]) != subject.name {
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    subject.name
+                )));
+            }
+            let node = object.str_at(&["spec", "nodeName"]);
+            if !node.is_empty() {
+                let uid = find(server, "nodes", "", node).await?.map(|node| meta::uid(&node).to_owned());
+                bound.node = Some(ObjectRef { name: node.to_owned(), uid: uid.unwrap_or_default() });
+            }
+            bound.pod = Some(reference);
+        }
+    }
+    Ok(())
+}
+
+async fn find(server: &ApiServer, plural: &str, namespace: &str, name: &str) -> ApiResult<Option<Tree>> {
+    let Some(stored) = server.collection("", plural).get(namespace, name).await? else { return Ok(None) };
+    skiff_object::json::decode_untyped(&stored.value).map(Some).map_err(|error| ApiError::internal(error.to_string()))
+}
