@@ -1,5 +1,6 @@
 //! What all decoders share: limits, errors, what they report, and the leaves.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use base64::Engine as _;
@@ -8,11 +9,15 @@ use base64::engine::general_purpose::STANDARD;
 use crate::quantity;
 use crate::schema::{Absent, Field, Scalar, Schema, Shape, TypeId};
 use crate::time::{self, Time};
-use crate::tree::Tree;
+use crate::tree::{Key, Map, Tree};
 
 /// How deep objects may nest. Go allows 10,000; nothing real comes near this, and every recursion
 /// over a decoded tree fits a thread's stack because of it.
 pub const DEPTH_MAX: usize = 512;
+
+/// How many keys one object may have. Maps are searched key by key, which nobody notices in real
+/// objects; without a bound, merging two maps made for the purpose would cost minutes.
+pub const KEYS_MAX: usize = 16_384;
 
 /// As many unknown and duplicate fields are named in an answer as upstream names.
 const ISSUES_MAX: usize = 100;
@@ -29,6 +34,42 @@ pub enum DecodeError {
     /// Nested deeper than [`DEPTH_MAX`].
     #[error("exceeded max depth")]
     TooDeep,
+    /// An object has more than [`KEYS_MAX`] keys.
+    #[error("an object has more than {KEYS_MAX} keys")]
+    TooManyKeys,
+}
+
+/// Puts an entry into a map that is being read; whether the key was there already.
+pub(crate) fn put(map: &mut Map, seen: &mut KeySet, key: Key, value: Tree) -> Result<bool, DecodeError> {
+    let repeated = seen.repeats(map, key.as_str());
+    if repeated {
+        map.insert(key, value);
+    } else if map.len() >= KEYS_MAX {
+        return Err(DecodeError::TooManyKeys);
+    } else {
+        map.push_unchecked(key, value);
+    }
+    Ok(repeated)
+}
+
+/// Finds repeated keys: by comparing while there are few, by hashing from then on.
+#[derive(Default)]
+pub(crate) struct KeySet(HashSet<Box<str>>);
+
+impl KeySet {
+    /// Above so many keys, hashing is cheaper.
+    const LINEAR_MAX: usize = 32;
+
+    /// Whether `key` is in `map`, of which every key was asked for here first.
+    fn repeats(&mut self, map: &Map, key: &str) -> bool {
+        if map.len() < Self::LINEAR_MAX {
+            return map.contains_key(key);
+        }
+        if self.0.is_empty() {
+            self.0 = map.keys().map(|key| key.as_str().into()).collect();
+        }
+        !self.0.insert(key.into())
+    }
 }
 
 /// What a decoder noticed and tolerated; `fieldValidation` decides what becomes of it.

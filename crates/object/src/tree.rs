@@ -198,7 +198,14 @@ impl Map {
 /// Maps are equal when they hold the same keys and values, in whatever order.
 impl PartialEq for Map {
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len() && self.iter().all(|(key, value)| other.get(key.as_str()) == Some(value))
+        // Mostly the order is the same.
+        let same_place =
+            |place: usize, key: &Key| other.0.get(place).filter(|(name, _)| name == key).map(|(_, value)| value);
+        self.len() == other.len()
+            && self
+                .iter()
+                .enumerate()
+                .all(|(place, (key, value))| same_place(place, key).or_else(|| other.get(key.as_str())) == Some(value))
     }
 }
 

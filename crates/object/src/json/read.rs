@@ -1,17 +1,13 @@
 //! From JSON to the tree, in one pass along a schema.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use crate::decode::{
-    DEPTH_MAX, DecodeError, Issue, Issues, Step, Unfit, go_type, json_type, keeps, leaf, mismatch, path, zero,
+    DEPTH_MAX, DecodeError, Issue, Issues, KeySet, Step, Unfit, go_type, json_type, keeps, leaf, mismatch, path, put,
+    zero,
 };
 use crate::schema::{Field, Or, Scalar, Schema, Shape, StructType, TypeId};
 use crate::tree::{Key, Map, Tree};
-
-/// Above so many keys, a set finds duplicates: comparing each with each would let a 3 MiB body
-/// cost minutes.
-const LINEAR_KEYS_MAX: usize = 32;
 
 /// Reads an object of type `ty`: its canonical tree, and the fields that were ignored.
 ///
@@ -103,12 +99,12 @@ impl<'a> Reader<'a> {
         self.enter()?;
         let mut map = Map::with_capacity(shape.fields.len().min(8));
         let mut seen = Seen::default();
+        let mut kept = KeySet::default();
         let mut hint = 0;
         let mut more = self.open(b'{', b'}')?;
         while more {
             let raw = self.raw_key()?;
-            let key = unescape(raw);
-            match find(shape, &key, hint) {
+            match find(shape, raw, hint) {
                 Some((index, field)) => {
                     hint = index + 1;
                     self.steps.push(Step::Field(name_of(field), ty));
@@ -122,7 +118,7 @@ impl<'a> Reader<'a> {
                         map.push_unchecked(field.name.clone(), value);
                     }
                 }
-                None => self.unknown(shape, raw, &key, &mut map)?,
+                None => self.unknown(shape, raw, &mut map, &mut kept)?,
             }
             more = self.next(b'}')?;
         }
@@ -130,14 +126,19 @@ impl<'a> Reader<'a> {
         Ok(Tree::Map(map))
     }
 
-    fn unknown(&mut self, shape: &StructType, raw: &'a [u8], key: &str, map: &mut Map) -> Result<(), DecodeError> {
+    fn unknown(
+        &mut self,
+        shape: &StructType,
+        raw: &'a [u8],
+        map: &mut Map,
+        kept: &mut KeySet,
+    ) -> Result<(), DecodeError> {
         self.steps.push(Step::Key(as_written(raw)));
         if shape.preserve_unknown {
-            if map.contains_key(key) {
+            let value = self.untyped()?;
+            if put(map, kept, Key::Owned(unescape(raw).into()), value)? {
                 self.issues.push(Issue::Duplicate(path(&self.steps)));
             }
-            let value = self.untyped()?;
-            map.insert(Key::Owned(key.into()), value);
         } else {
             self.issues.push(Issue::Unknown(path(&self.steps)));
             self.ignoring = true;
@@ -185,31 +186,17 @@ impl<'a> Reader<'a> {
     fn object(&mut self, mut value: impl FnMut(&mut Self) -> Result<Tree, DecodeError>) -> Result<Tree, DecodeError> {
         self.enter()?;
         let mut map = Map::new();
-        let mut keys: HashSet<Box<str>> = HashSet::new();
+        let mut seen = KeySet::default();
         let mut more = self.open(b'{', b'}')?;
         while more {
             let raw = self.raw_key()?;
             let key = unescape(raw);
             self.steps.push(Step::Key(as_written(raw)));
-            let repeated = if map.len() < LINEAR_KEYS_MAX {
-                map.contains_key(&key)
-            } else {
-                if keys.is_empty() {
-                    keys = map.keys().map(|key| key.as_str().into()).collect();
-                }
-                !keys.insert(key.as_ref().into())
-            };
-            if repeated && !self.ignoring {
+            let value = value(self)?;
+            if put(&mut map, &mut seen, Key::Owned(key.into()), value)? && !self.ignoring {
                 self.issues.push(Issue::Duplicate(path(&self.steps)));
             }
-            let value = value(self)?;
             self.steps.pop();
-            let key = Key::Owned(key.into());
-            if repeated {
-                map.insert(key, value);
-            } else {
-                map.push_unchecked(key, value);
-            }
             more = self.next(b'}')?;
         }
         self.depth -= 1;
@@ -444,14 +431,15 @@ impl Seen {
     }
 }
 
-/// The field called `key`. Objects mostly come in the order of their fields, so the one behind the
-/// last found is tried first.
-fn find<'a>(shape: &'a StructType, key: &str, hint: usize) -> Option<(usize, &'a Field)> {
+/// The field with this key, as written. Objects mostly come in the order of their fields, so the
+/// one behind the last found is tried first.
+fn find<'a>(shape: &'a StructType, raw: &[u8], hint: usize) -> Option<(usize, &'a Field)> {
     if let Some(field) = shape.fields.get(hint)
-        && field.name == *key
+        && name_of(field).as_bytes() == raw
     {
         return Some((hint, field));
     }
+    let key = unescape(raw);
     shape.fields.iter().enumerate().find(|(_, field)| field.name == *key)
 }
 

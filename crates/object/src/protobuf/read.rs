@@ -1,9 +1,11 @@
 //! From protobuf to the tree.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::decode::{DEPTH_MAX, DecodeError, keeps};
+use crate::decode::{DEPTH_MAX, DecodeError, KeySet, keeps, put};
 use crate::json;
 use crate::protobuf::wire::{Fields, Value, malformed};
 use crate::schema::{Either, Or, Scalar, Schema, Shape, StructType, TypeId, Wire};
@@ -41,7 +43,8 @@ impl Reader<'_> {
 
     fn structure(self, bytes: &[u8], shape: &StructType) -> Result<Tree, DecodeError> {
         let mut slots = vec![Tree::Null; shape.fields.len()];
-        self.items(bytes, shape, &shape.wire, &mut slots)?;
+        let mut seen = HashMap::new();
+        self.items(bytes, shape, &shape.wire, &mut slots, &mut seen)?;
         let mut map = Map::with_capacity(slots.iter().filter(|slot| !slot.is_null()).count());
         for (field, value) in shape.fields.iter().zip(slots) {
             if keeps(field, &value) {
@@ -51,22 +54,36 @@ impl Reader<'_> {
         Ok(Tree::Map(map))
     }
 
-    fn items(self, bytes: &[u8], shape: &StructType, items: &[Wire], slots: &mut [Tree]) -> Result<(), DecodeError> {
+    fn items(
+        self,
+        bytes: &[u8],
+        shape: &StructType,
+        items: &[Wire],
+        slots: &mut [Tree],
+        seen: &mut HashMap<usize, KeySet>,
+    ) -> Result<(), DecodeError> {
         let mut fields = Fields::new(bytes);
         while let Some((number, value)) = fields.next()? {
             let Ok(place) = items.binary_search_by_key(&number, Wire::number) else { continue };
             match &items[place] {
-                Wire::Group { items, .. } => self.deeper()?.items(bytes_of(value)?, shape, items, slots)?,
+                Wire::Group { items, .. } => self.deeper()?.items(bytes_of(value)?, shape, items, slots, seen)?,
                 Wire::Field { index, .. } => {
                     let index = usize::from(*index);
-                    self.field(value, shape.fields[index].ty, &mut slots[index])?;
+                    let ty = shape.fields[index].ty;
+                    match &self.schema.get(ty).shape {
+                        Shape::Map { value: ty, .. } => {
+                            let (key, value) = self.entry(bytes_of(value)?, *ty)?;
+                            put(slots[index].ensure_map(), seen.entry(index).or_default(), key, value)?;
+                        }
+                        _ => self.field(value, ty, &mut slots[index])?,
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// A field's value; lists and maps grow by one.
+    /// A field's value; lists grow by one.
     fn field(self, value: Value<'_>, ty: TypeId, slot: &mut Tree) -> Result<(), DecodeError> {
         match &self.schema.get(ty).shape {
             Shape::List(list) if list.wrapped => *slot = self.wrapped(bytes_of(value)?, list.item)?,
@@ -77,10 +94,6 @@ impl Reader<'_> {
                 if let Tree::List(items) = slot {
                     items.push(self.value(value, list.item)?);
                 }
-            }
-            Shape::Map { value: ty, .. } => {
-                let (key, value) = self.entry(bytes_of(value)?, *ty)?;
-                slot.ensure_map().insert(key, value);
             }
             _ => *slot = self.value(value, ty)?,
         }

@@ -1,13 +1,13 @@
 //! From YAML to the tree.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use crate::conform::conform;
-use crate::decode::{DEPTH_MAX, DecodeError, Issue, Issues};
+use crate::decode::{DEPTH_MAX, DecodeError, Issue, Issues, KEYS_MAX, KeySet, put};
 use crate::json;
 use crate::schema::{Schema, TypeId};
 use crate::tree::{Key, Map, Tree};
@@ -15,9 +15,6 @@ use crate::yaml::resolve::resolve;
 
 /// How many values aliases may add. A few lines of nested aliases could otherwise fill all memory.
 const ALIASED_VALUES_MAX: usize = 100_000;
-
-/// Above so many keys, a set finds duplicates.
-const LINEAR_KEYS_MAX: usize = 32;
 
 /// Reads an object of type `ty`: its canonical tree, and the fields that were ignored.
 ///
@@ -100,7 +97,7 @@ enum Content {
     List(Vec<Tree>),
     Map {
         map: Map,
-        keys: HashSet<Box<str>>,
+        seen: KeySet,
         /// The key whose value comes next.
         key: Option<String>,
         /// What `<<` named, to be merged at the end: own keys come first.
@@ -117,7 +114,7 @@ impl Reader {
             }
             Event::SequenceStart(anchor, _) => self.begin(anchor, Content::List(Vec::new()))?,
             Event::MappingStart(anchor, _) => {
-                let content = Content::Map { map: Map::new(), keys: HashSet::new(), key: None, merge: Vec::new() };
+                let content = Content::Map { map: Map::new(), seen: KeySet::default(), key: None, merge: Vec::new() };
                 self.begin(anchor, content)?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -166,25 +163,14 @@ impl Reader {
         match &mut open.content {
             Content::List(items) => items.push(value),
             Content::Map { key: slot @ None, .. } => *slot = Some(key(&value, written)?),
-            Content::Map { map, keys, key, merge } => {
+            Content::Map { map, seen, key, merge } => {
                 let key = key.take().unwrap_or_default();
                 if key == "<<" {
                     merge.push(value);
                     return Ok(());
                 }
-                let repeated = if map.len() < LINEAR_KEYS_MAX {
-                    map.contains_key(&key)
-                } else {
-                    if keys.is_empty() {
-                        *keys = map.keys().map(|key| key.as_str().into()).collect();
-                    }
-                    !keys.insert(key.as_str().into())
-                };
-                if repeated {
-                    self.issues.push(Issue::Repeated { line: span.start.line(), key: key.clone() });
-                    map.insert(Key::from(key), value);
-                } else {
-                    map.push_unchecked(Key::from(key), value);
+                if put(map, seen, Key::from(key.clone()), value)? {
+                    self.issues.push(Issue::Repeated { line: span.start.line(), key });
                 }
             }
         }
@@ -207,6 +193,9 @@ impl Content {
                 let Tree::Map(source) = source else {
                     return Err(syntax("map merge requires map or sequence of maps as the value"));
                 };
+                if map.len() + source.len() > KEYS_MAX {
+                    return Err(DecodeError::TooManyKeys);
+                }
                 for (key, value) in source {
                     map.entry_or(key, || value);
                 }
