@@ -23,7 +23,10 @@ fn main() -> Result<()> {
         (Some("schema-pack"), Some(folder)) => pack::run(&folder),
         (Some("fmt"), None) => tidy::format(),
         (Some("tidy"), None) => tidy::run(),
+        (Some("generated"), Some(folder)) => pack::check(&folder).and_then(|()| resources::check(&folder)),
         (Some("goldens"), Some(folder)) => goldens::run(&folder),
-        _ => bail!("usage: cargo xtask cri|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"),
+        _ => bail!(
+            "usage: cargo xtask cri|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
+        ),
     }
 }

@@ -21,10 +21,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::proto::{self, Field, Label, Message};
@@ -76,6 +76,15 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     let packed = encoder.finish()?;
     println!("{} bytes of facts, {} packed", text.len(), packed.len());
     fs::write("crates/kinds/src/pack.bin", packed)?;
+    Ok(())
+}
+
+/// Whether the committed pack is what the reference data in `folder` gives. Compared inflated:
+/// the same facts may be packed differently by another version of the library.
+pub(crate) fn check(folder: &Path) -> Result<()> {
+    let mut committed = String::new();
+    flate2::read::ZlibDecoder::new(fs::File::open("crates/kinds/src/pack.bin")?).read_to_string(&mut committed)?;
+    ensure!(committed == text(folder)?, "pack.bin is not what `cargo xtask schema-pack` writes");
     Ok(())
 }
 

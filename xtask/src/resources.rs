@@ -30,6 +30,13 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether the committed table is what the reference data in `folder` gives.
+pub(crate) fn check(folder: &Path) -> Result<()> {
+    let committed = fs::read_to_string("crates/kinds/src/resources.tsv")?;
+    ensure!(committed == table(&folder.join("discovery"))?, "resources.tsv is not what `cargo xtask resources` writes");
+    Ok(())
+}
+
 fn table(folder: &Path) -> Result<String> {
     let mut out = String::new();
     group_version(&mut out, folder, "api__v1.json")?;
