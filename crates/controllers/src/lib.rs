@@ -66,21 +66,29 @@ macro_rules! controllers {
 }
 
 controllers! {
+    daemon_set
     deployment
     endpoint_slice
     endpoints
     garbage_collector
+    job
     namespace
+    node_lifecycle
+    pod_gc
     replica_set
     replication_controller
     root_ca
     service_account
+    taint_eviction
     tokens
+    ttl_after_finished
 }
 
 /// The service accounts of all controllers, for the bootstrap roles.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    CONTROLLERS.iter().map(|(name, _)| *name)
+    // One account may serve two controllers.
+    let first = |(at, name): &(usize, &str)| CONTROLLERS[..*at].iter().all(|(before, _)| before != name);
+    CONTROLLERS.iter().map(|(name, _)| *name).enumerate().filter(first).map(|(_, name)| name)
 }
 
 /// Starts every controller under `tasks`, each with its own identity.

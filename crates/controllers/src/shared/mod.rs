@@ -3,11 +3,14 @@
 
 pub(crate) mod batch;
 pub(crate) mod claim;
+pub(crate) mod disruption;
 pub(crate) mod expectations;
 pub(crate) mod pods;
 pub(crate) mod rank;
+pub(crate) mod revisions;
 pub(crate) mod selector;
 pub(crate) mod services;
+pub(crate) mod taints;
 pub(crate) mod template;
 pub(crate) mod written;
 
