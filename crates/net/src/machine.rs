@@ -405,6 +405,10 @@ fn machine_sysctls() -> Result<()> {
     ] {
         set_sysctl(key, value)?;
     }
+    // The cluster is IPv4: without this every pod's device would search for IPv6 neighbours.
+    for key in ["net/ipv6/conf/default/disable_ipv6", "net/ipv6/conf/eth0/disable_ipv6"] {
+        set_sysctl(key, "1").or_gone()?; // a kernel without IPv6 has no such key
+    }
     Ok(())
 }
 

@@ -14,12 +14,17 @@ use crate::netlink::nft::{Batch, Element, Tables, Value, Verdict};
 /// The proxy's table in the machine's namespace.
 const TABLE: &str = "skiff-services";
 
+/// Chains without users that are kept. Making and removing one makes the kernel wait for all
+/// packets under way, and Services that scale between few and no backends use the same again.
+const IDLE_CHAINS_MAX: usize = 64;
+
 /// The Services of one machine in its kernel.
 #[derive(Debug)]
 pub struct Table {
     node: Node,
     wanted: Wanted,
     installed: BTreeMap<Vip, Arc<Frontend>>,
+    /// The chains that are there, and how many frontends use each.
     chains: BTreeMap<Chain, usize>,
     hairpins: BTreeMap<Ipv4Addr, usize>,
     /// The kernel is not known to match `installed`: write everything.
@@ -350,37 +355,31 @@ fn difference(
     }
 }
 
-/// Reference counts that remember which chains they bring to life and which they end.
+/// Reference counts that remember which chains are new.
 struct Counts<'a> {
     counts: &'a mut BTreeMap<Chain, usize>,
-    before: BTreeMap<Chain, usize>,
+    new: BTreeSet<Chain>,
 }
 
 impl<'a> Counts<'a> {
     fn new(counts: &'a mut BTreeMap<Chain, usize>) -> Self {
-        Self { counts, before: BTreeMap::new() }
+        Self { counts, new: BTreeSet::new() }
     }
 
     fn count(&mut self, chain: Chain, change: isize) {
-        let count = self.counts.entry(chain).or_default();
-        self.before.entry(chain).or_insert(*count);
+        let count = self.counts.entry(chain).or_insert_with(|| {
+            self.new.insert(chain);
+            0
+        });
         *count = count.saturating_add_signed(change);
     }
 
-    fn changes(self) -> (Vec<Chain>, Vec<Chain>) {
-        let (mut new, mut old) = (Vec::new(), Vec::new());
-        for (chain, before) in self.before {
-            let now = self.counts.get(&chain).copied().unwrap_or(0);
-            if now == 0 {
-                self.counts.remove(&chain);
-            }
-            match (before, now) {
-                (0, 1..) => new.push(chain),
-                (1.., 0) => old.push(chain),
-                _ => {}
-            }
-        }
-        (new, old)
+    /// The chains to make, and those to remove.
+    fn changes(self) -> (BTreeSet<Chain>, Vec<Chain>) {
+        let idle: Vec<Chain> = self.counts.iter().filter(|(_, count)| **count == 0).map(|(chain, _)| *chain).collect();
+        let old = if idle.len() > IDLE_CHAINS_MAX { idle } else { Vec::new() };
+        self.counts.retain(|chain, _| !old.contains(chain));
+        (self.new, old)
     }
 }
 

@@ -300,6 +300,61 @@ fn no_connection_fails_while_backends_are_swapped() {
 /// Figures for the notes: `cargo test --release -p skiff-net --test kernel -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints figures"]
+fn swaps_at_every_pace_lose_no_connection() {
+    lab(|lab| {
+        let (a, b, client) = (backend(lab, "a"), backend(lab, "b"), lab.pod("client", &[]));
+        let node = lab.machine.config().address();
+        let mut table = table(lab);
+        let affinity = json!({"sessionAffinity": "ClientIP"});
+        let mut lost = 0;
+        for (name, spec, from, address) in [
+            ("cluster ip", json!({}), &client.namespace, (VIP, 80)),
+            ("affinity", affinity, &client.namespace, (VIP, 80)),
+            ("node port", json!({}), &lab.host, (node, 30080)),
+            ("policy local", json!({"externalTrafficPolicy": "Local"}), &lab.host, (node, 30080)),
+        ] {
+            let one = web(lab, spec.clone(), &[(a.address, "node-1")]);
+            let both = web(lab, spec.clone(), &[(b.address, "node-1"), (a.address, "node-1")]);
+            let other = web(lab, spec, &[(b.address, "node-1")]);
+            for pause in [3_600_000, 100, 3, 0].map(Duration::from_millis) {
+                table.apply([one.clone()]).unwrap();
+                let (stop, mut swaps, mut in_kernel) = (AtomicBool::new(false), 0_u32, Duration::ZERO);
+                let (mut connections, mut failed, mut slow) = (0, 0, 0);
+                std::thread::scope(|scope| {
+                    let swapper = scope.spawn(|| {
+                        while !stop.load(Ordering::Relaxed) {
+                            let next = [&both, &other, &both, &one][swaps as usize % 4].clone();
+                            let start = Instant::now();
+                            table.apply([next]).unwrap();
+                            in_kernel += start.elapsed();
+                            swaps += 1;
+                            std::thread::park_timeout(pause);
+                        }
+                    });
+                    let end = Instant::now() + Duration::from_secs(4);
+                    while Instant::now() < end {
+                        let start = Instant::now();
+                        failed += usize::from(ask(from, address).is_err());
+                        slow += usize::from(start.elapsed() > Duration::from_millis(500));
+                        connections += 1;
+                    }
+                    stop.store(true, Ordering::Relaxed);
+                    swapper.thread().unpark();
+                });
+                println!(
+                    "{name}, pause {pause:?}: {connections} connections, {swaps} swaps of {:?}, {failed} failed, {slow} slow",
+                    in_kernel / swaps
+                );
+                lost += failed;
+            }
+        }
+        assert_eq!(lost, 0);
+    });
+}
+
+/// Figures for the notes: `cargo test --release -p skiff-net --test kernel -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints figures"]
 fn tens_of_thousands_of_services_load_at_once() {
     lab(|lab| {
         for services in [100, 1_000, 5_000, 20_000, 45_000_u32] {
