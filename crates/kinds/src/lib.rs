@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+mod cells;
 pub mod describe;
 pub mod facts;
 mod fill;

@@ -35,6 +35,11 @@ impl Column {
         Self::of("Name", "string", "name", "The name of the object, unique within its scope.", 0)
     }
 
+    /// As [`Column::name`], shown only in wide output.
+    pub const fn wide_name() -> Self {
+        Self::of("Name", "string", "name", "The name of the object, unique within its scope.", 1)
+    }
+
     const fn of(
         name: &'static str,
         ty: &'static str,

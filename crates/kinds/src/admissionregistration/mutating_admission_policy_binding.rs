@@ -1,9 +1,15 @@
 //! `mutatingadmissionpolicybindings` in `admissionregistration.k8s.io/v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::table::Column;
 
 /// Where a mutating policy applies.
 pub(crate) struct MutatingAdmissionPolicyBinding(pub(crate) Facts);
@@ -20,4 +26,24 @@ impl Kind for MutatingAdmissionPolicyBinding {
     fn default(&self, object: &mut Tree) {
         fill::each(object, &["spec", "matchResources"], fill::match_resources);
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::text(object, &["spec", "policyName"]),
+            cells::param_ref(object),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("PolicyName", "string", "The policy that is put to use."),
+    Column::new("ParamRef", "string", "Its parameters."),
+    cells::AGE,
+];

@@ -1,9 +1,15 @@
 //! `validatingwebhookconfigurations` in `admissionregistration.k8s.io/v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::table::Column;
 
 /// Who is asked to refuse requests.
 pub(crate) struct ValidatingWebhookConfiguration(pub(crate) Facts);
@@ -30,4 +36,22 @@ impl Kind for ValidatingWebhookConfiguration {
             }
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::size(object, &["webhooks"]),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Webhooks", "integer", "How many webhooks are called."),
+    cells::AGE,
+];

@@ -1,8 +1,9 @@
 //! `customresourcedefinitions` in `apiextensions.k8s.io/v1`.
 
-use crate::fill;
 use skiff_object::Tree;
+
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
 
 /// A resource that the cluster's users define.

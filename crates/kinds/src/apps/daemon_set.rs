@@ -1,11 +1,17 @@
 //! `daemonsets` in `apps/v1`.
 
-use crate::rules;
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::pod_spec;
+use crate::rules;
+use crate::table::Column;
 
 /// One pod on every node.
 pub(crate) struct DaemonSet(pub(crate) Facts);
@@ -44,6 +50,27 @@ impl Kind for DaemonSet {
         let before = template_generation(old);
         set_template_generation(new, if changed { before.saturating_add(1) } else { before });
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let [containers, images] = cells::containers(object, &["spec", "template", "spec"]);
+        vec![
+            cells::name(object),
+            cells::number(object, &["status", "desiredNumberScheduled"]),
+            cells::number(object, &["status", "currentNumberScheduled"]),
+            cells::number(object, &["status", "numberReady"]),
+            cells::number(object, &["status", "updatedNumberScheduled"]),
+            cells::number(object, &["status", "numberAvailable"]),
+            cells::labels(object, &["spec", "template", "spec", "nodeSelector"]),
+            cells::age(object, now),
+            containers,
+            images,
+            cells::selector(object, &["spec", "selector"]),
+        ]
+    }
 }
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -56,3 +83,17 @@ fn template_generation(object: &Tree) -> i64 {
 fn set_template_generation(object: &mut Tree, generation: i64) {
     object.set(&["metadata", "annotations", TEMPLATE_GENERATION], generation.to_string());
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Desired", "integer", "How many nodes should run a pod."),
+    Column::new("Current", "integer", "How many nodes run a pod."),
+    Column::new("Ready", "integer", "How many nodes have a ready pod."),
+    Column::new("Up-to-date", "integer", "How many nodes run the current template."),
+    Column::new("Available", "integer", "How many nodes have an available pod."),
+    Column::new("Node Selector", "string", "The nodes that are meant."),
+    cells::AGE,
+    cells::CONTAINERS,
+    cells::IMAGES,
+    cells::SELECTOR,
+];

@@ -1,11 +1,17 @@
 //! `deployments` in `apps/v1`.
 
-use crate::rules;
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
+use crate::pod_spec;
+use crate::rules;
+use crate::table::Column;
 
 /// A number of pods and how they are replaced by newer ones.
 pub(crate) struct Deployment(pub(crate) Facts);
@@ -51,4 +57,35 @@ impl Kind for Deployment {
             new.set(&["metadata", "generation"], next);
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let [containers, images] = cells::containers(object, &["spec", "template", "spec"]);
+        let ready = cells::count(object, &["status", "readyReplicas"]);
+        let wanted = cells::count(object, &["spec", "replicas"]);
+        vec![
+            cells::name(object),
+            format!("{ready}/{wanted}").into(),
+            cells::number(object, &["status", "updatedReplicas"]),
+            cells::number(object, &["status", "availableReplicas"]),
+            cells::age(object, now),
+            containers,
+            images,
+            cells::selector(object, &["spec", "selector"]),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Ready", "string", "Ready pods of those wanted."),
+    Column::new("Up-to-date", "integer", "How many pods follow the current template."),
+    Column::new("Available", "integer", "How many pods are available."),
+    cells::AGE,
+    cells::CONTAINERS,
+    cells::IMAGES,
+    cells::SELECTOR,
+];

@@ -1,10 +1,16 @@
 //! `statefulsets` in `apps/v1`.
 
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
+use crate::pod_spec;
+use crate::table::Column;
 
 /// Pods with names and storage of their own.
 pub(crate) struct StatefulSet(pub(crate) Facts);
@@ -49,4 +55,29 @@ impl Kind for StatefulSet {
         }
         pod_spec::template(fill::within(fill::within(object, "spec"), "template"));
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let [containers, images] = cells::containers(object, &["spec", "template", "spec"]);
+        let ready = cells::count(object, &["status", "readyReplicas"]);
+        let wanted = cells::count(object, &["spec", "replicas"]);
+        vec![
+            cells::name(object),
+            format!("{ready}/{wanted}").into(),
+            cells::age(object, now),
+            containers,
+            images,
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Ready", "string", "Ready pods of those wanted."),
+    cells::AGE,
+    cells::CONTAINERS,
+    cells::IMAGES,
+];

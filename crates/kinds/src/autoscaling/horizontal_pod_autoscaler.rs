@@ -3,11 +3,16 @@
 //! Version 1 knows one metric, the utilisation of the CPU. What else an autoscaler has is kept in
 //! annotations whenever it is shown as version 1, in a notation older than both.
 
+use std::borrow::Cow;
+
+use skiff_object::time::Time;
 use skiff_object::{Map, Tree, json};
 
+use crate::cells;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// Scales by load.
 pub(crate) struct HorizontalPodAutoscalerV2(pub(crate) Facts);
@@ -30,6 +35,14 @@ impl Kind for HorizontalPodAutoscalerV2 {
         }
         fill::each(spec, &["behavior"], fill_behavior);
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        row(object, &metrics(object), now)
+    }
 }
 
 /// Scales by load.
@@ -50,6 +63,14 @@ impl Kind for HorizontalPodAutoscalerV1 {
 
     fn default(&self, object: &mut Tree) {
         fill::absent(fill::within(object, "spec"), "minReplicas", 1);
+    }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        row(object, &cpu_v1(object), now)
     }
 }
 
@@ -319,6 +340,76 @@ fn fill_behavior(behavior: &mut Tree) {
     fill::absent(down, "selectPolicy", "Max");
     fill::absent(down, "policies", vec![policy("Percent", 100)]);
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Reference", "string", "What is scaled."),
+    Column::new("Targets", "string", "Current values and those aimed at."),
+    Column::new("MinPods", "string", "How many pods at least."),
+    Column::new("MaxPods", "string", "How many pods at most."),
+    Column::new("Replicas", "string", "How many pods there are."),
+    cells::AGE,
+];
+
+fn row(object: &Tree, targets: &str, now: Time) -> Vec<Tree> {
+    let target = |field: &str| object.str_at(&["spec", "scaleTargetRef", field]);
+    let min = object.int_at(&["spec", "minReplicas"]).map_or_else(|| "<unset>".to_owned(), |min| min.to_string());
+    vec![
+        cells::name(object),
+        format!("{}/{}", target("kind"), target("name")).into(),
+        targets.into(),
+        min.into(),
+        cells::number(object, &["spec", "maxReplicas"]),
+        cells::number(object, &["status", "currentReplicas"]),
+        cells::age(object, now),
+    ]
+}
+
+fn cpu_v1(object: &Tree) -> String {
+    let percent = |path: &[&str], otherwise: &str| {
+        object.int_at(path).map_or_else(|| otherwise.to_owned(), |value| format!("{value}%"))
+    };
+    let current = percent(&["status", "currentCPUUtilizationPercentage"], "<unknown>");
+    format!("cpu: {current}/{}", percent(&["spec", "targetCPUUtilizationPercentage"], "<auto>"))
+}
+
+fn metrics(object: &Tree) -> String {
+    let current = object.list_at(&["status", "currentMetrics"]);
+    let specs = object.list_at(&["spec", "metrics"]);
+    let all: Vec<String> = specs.iter().enumerate().map(|(index, spec)| metric(spec, current.get(index))).collect();
+    if all.is_empty() { "<none>".to_owned() } else { cells::some_of(all, 2, ", ") }
+}
+
+fn metric(spec: &Tree, status: Option<&Tree>) -> String {
+    let (source, named) = match spec.str_at(&["type"]) {
+        "Resource" => ("resource", true),
+        "ContainerResource" => ("containerResource", true),
+        "Pods" => ("pods", false),
+        "Object" => ("object", false),
+        "External" => ("external", false),
+        _ => return "<unknown type>".to_owned(),
+    };
+    let now = |field: &str| status.and_then(|status| cells::scalar(status.at(&[source, "current", field])));
+    let goal = |field: &str| cells::scalar(spec.at(&[source, "target", field]));
+    let unknown = || "<unknown>".to_owned();
+    let text = if let Some(goal) = goal("averageValue") {
+        let average = if matches!(source, "object" | "external") { " (avg)" } else { "" };
+        format!("{}/{goal}{average}", now("averageValue").unwrap_or_else(unknown))
+    } else if named {
+        let percent = |value: Option<String>, otherwise: &str| {
+            value.map_or_else(|| otherwise.to_owned(), |value| format!("{value}%"))
+        };
+        format!(
+            "{}/{}",
+            percent(now("averageUtilization"), "<unknown>"),
+            percent(goal("averageUtilization"), "<auto>")
+        )
+    } else {
+        format!("{}/{}", now("value").unwrap_or_else(unknown), goal("value").unwrap_or_else(|| "<auto>".to_owned()))
+    };
+    if named { format!("{}: {text}", spec.str_at(&[source, "name"])) } else { text }
+}
+
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,16 @@
 //! `cronjobs` in `batch/v1`.
 
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::pod_spec;
+use crate::table::Column;
 
 /// Makes Jobs on a schedule.
 pub(crate) struct CronJob(pub(crate) Facts);
@@ -32,4 +38,46 @@ impl Kind for CronJob {
         }
         pod_spec::template(fill::within(job, "template"));
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let [containers, images] = cells::containers(object, &["spec", "jobTemplate", "spec", "template", "spec"]);
+        let suspend = match object.bool_at(&["spec", "suspend"]) {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "<unset>",
+        };
+        let last = match object.str_at(&["status", "lastScheduleTime"]) {
+            "" => "<none>".to_owned(),
+            time => cells::since(time, now),
+        };
+        vec![
+            cells::name(object),
+            cells::text(object, &["spec", "schedule"]),
+            cells::text_or(object, &["spec", "timeZone"], "<none>"),
+            suspend.into(),
+            cells::size(object, &["status", "active"]),
+            last.into(),
+            cells::age(object, now),
+            containers,
+            images,
+            cells::selector(object, &["spec", "jobTemplate", "spec", "selector"]),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Schedule", "string", "When it starts jobs."),
+    Column::new("Timezone", "string", "In which time zone."),
+    Column::new("Suspend", "boolean", "Whether it is held."),
+    Column::new("Active", "integer", "How many of its jobs run."),
+    Column::new("Last Schedule", "string", "When it last started a job."),
+    cells::AGE,
+    cells::CONTAINERS,
+    cells::IMAGES,
+    cells::SELECTOR,
+];

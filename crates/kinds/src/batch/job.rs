@@ -1,11 +1,17 @@
 //! `jobs` in `batch/v1`.
 
-use crate::rules;
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
+use skiff_object::time::{Time, human_duration};
 use skiff_object::{Map, Tree};
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::pod_spec;
+use crate::rules;
+use crate::table::Column;
 
 /// Runs pods until enough of them succeed.
 pub(crate) struct Job(pub(crate) Facts);
@@ -54,6 +60,28 @@ impl Kind for Job {
             select_own_pods(object);
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let [containers, images] = cells::containers(object, &["spec", "template", "spec"]);
+        let seconds = |path: &[&str]| Time::parse(object.str_at(path)).ok().map(Time::to_nanos);
+        let started = seconds(&["status", "startTime"]);
+        let ended = seconds(&["status", "completionTime"]).unwrap_or(now.to_nanos());
+        let duration = started.map_or_else(String::new, |started| human_duration(ended.saturating_sub(started)));
+        vec![
+            cells::name(object),
+            status(object).into(),
+            completions(object).into(),
+            duration.into(),
+            cells::age(object, now),
+            containers,
+            images,
+            cells::selector(object, &["spec", "selector"]),
+        ]
+    }
 }
 
 /// A job selects its pods by its own uid, which the template carries to them.
@@ -70,4 +98,36 @@ fn select_own_pods(object: &mut Tree) {
     }
     let selector = fill::within(fill::within(object, "spec"), "selector");
     fill::text(fill::within(selector, "matchLabels"), "batch.kubernetes.io/controller-uid", &uid);
+}
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Status", "string", "How the job is, in a word."),
+    Column::new("Completions", "string", "Successful pods of those wanted."),
+    Column::new("Duration", "string", "How long it ran."),
+    cells::AGE,
+    cells::CONTAINERS,
+    cells::IMAGES,
+    cells::SELECTOR,
+];
+
+fn status(object: &Tree) -> &'static str {
+    match () {
+        () if cells::has_condition(object, "Complete") => "Complete",
+        () if cells::has_condition(object, "Failed") => "Failed",
+        () if cells::is_deleting(object) => "Terminating",
+        () if cells::has_condition(object, "Suspended") => "Suspended",
+        () if cells::has_condition(object, "FailureTarget") => "FailureTarget",
+        () if cells::has_condition(object, "SuccessCriteriaMet") => "SuccessCriteriaMet",
+        () => "Running",
+    }
+}
+
+fn completions(object: &Tree) -> String {
+    let done = cells::count(object, &["status", "succeeded"]);
+    match (object.int_at(&["spec", "completions"]), cells::count(object, &["spec", "parallelism"])) {
+        (Some(wanted), _) => format!("{done}/{wanted}"),
+        (None, parallel) if parallel > 1 => format!("{done}/1 of {parallel}"),
+        (None, _) => format!("{done}/1"),
+    }
 }

@@ -1,7 +1,14 @@
 //! `leases` in `coordination.k8s.io/v1`.
 
+use std::borrow::Cow;
+
+use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// Who leads, and until when.
 pub(crate) struct Lease(pub(crate) Facts);
@@ -10,4 +17,22 @@ impl Kind for Lease {
     fn facts(&self) -> &Facts {
         &self.0
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::text(object, &["spec", "holderIdentity"]),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Holder", "string", "Who holds it."),
+    cells::AGE,
+];

@@ -1,7 +1,14 @@
 //! `events` in `v1`.
 
+use std::borrow::Cow;
+
+use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// Something that happened to an object.
 pub(crate) struct Event(pub(crate) Facts);
@@ -10,4 +17,22 @@ impl Kind for Event {
     fn facts(&self) -> &Facts {
         &self.0
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(cells::EVENT_COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        cells::event(object, &FIELDS, now)
+    }
 }
+
+const FIELDS: cells::EventFields = cells::EventFields {
+    object: "involvedObject",
+    message: "message",
+    component: "reportingComponent",
+    source: "source",
+    first: "firstTimestamp",
+    last: "lastTimestamp",
+    count: "count",
+};

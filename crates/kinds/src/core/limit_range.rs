@@ -1,8 +1,9 @@
 //! `limitranges` in `v1`.
 
-use crate::fill;
 use skiff_object::Tree;
+
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
 
 /// Defaults and bounds for what one object in a namespace may ask for.

@@ -1,10 +1,16 @@
 //! `namespaces` in `v1`.
 
-use crate::rules;
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
+use crate::rules;
+use crate::table::Column;
 
 /// A scope for names.
 pub(crate) struct Namespace(pub(crate) Facts);
@@ -38,7 +44,25 @@ impl Kind for Namespace {
         // Only the subresource `finalize` changes them.
         rules::keep(new, old, &["spec", "finalizers"]);
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::text(object, &["status", "phase"]),
+            cells::age(object, now),
+        ]
+    }
 }
 
 /// Holds a namespace until everything in it is gone.
 const FINALIZER: &str = "kubernetes";
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Status", "string", "Whether it is active or going."),
+    cells::AGE,
+];

@@ -1,11 +1,17 @@
 //! `persistentvolumes` in `v1`.
 
-use crate::rules;
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
+use crate::pod_spec;
+use crate::rules;
+use crate::table::Column;
 
 /// A piece of storage.
 pub(crate) struct PersistentVolume(pub(crate) Facts);
@@ -28,4 +34,47 @@ impl Kind for PersistentVolume {
         rules::prepare_create(self.facts(), self.generation(), object);
         object.set(&["status", "phase"], "Pending");
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let class = match object.str_at(&["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]) {
+            "" => object.str_at(&["spec", "storageClassName"]),
+            class => class,
+        };
+        let phase = if cells::is_deleting(object) { "Terminating" } else { object.str_at(&["status", "phase"]) };
+        let claim = match object.at(&["spec", "claimRef"]) {
+            Some(claim @ Tree::Map(_)) => format!("{}/{}", claim.str_at(&["namespace"]), claim.str_at(&["name"])),
+            _ => String::new(),
+        };
+        vec![
+            cells::name(object),
+            cells::text_or(object, &["spec", "capacity", "storage"], "0"),
+            cells::access_modes(object, &["spec", "accessModes"]),
+            cells::text(object, &["spec", "persistentVolumeReclaimPolicy"]),
+            phase.into(),
+            claim.into(),
+            class.into(),
+            cells::text_or(object, &["spec", "volumeAttributesClassName"], "<unset>"),
+            cells::text(object, &["status", "reason"]),
+            cells::age(object, now),
+            cells::text_or(object, &["spec", "volumeMode"], "<unset>"),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Capacity", "string", "How much fits."),
+    Column::new("Access Modes", "string", "How it can be mounted."),
+    Column::new("Reclaim Policy", "string", "What becomes of it after its claim."),
+    Column::new("Status", "string", "Whether it is in use."),
+    Column::new("Claim", "string", "The claim it is bound to."),
+    Column::new("StorageClass", "string", "The class it belongs to."),
+    Column::new("VolumeAttributesClass", "string", "The attributes it has."),
+    Column::new("Reason", "string", "Why it is as it is."),
+    cells::AGE,
+    Column::wide("VolumeMode", "string", "Whether it is a file system or a device."),
+];

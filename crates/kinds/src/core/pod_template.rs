@@ -1,10 +1,16 @@
 //! `podtemplates` in `v1`.
 
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::pod_spec;
+use crate::table::Column;
 
 /// A pod to be, on its own.
 pub(crate) struct PodTemplate(pub(crate) Facts);
@@ -21,4 +27,25 @@ impl Kind for PodTemplate {
     fn default(&self, object: &mut Tree) {
         pod_spec::template(fill::within(object, "template"));
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, _now: Time) -> Vec<Tree> {
+        let [containers, images] = cells::containers(object, &["template", "spec"]);
+        vec![
+            cells::name(object),
+            containers,
+            images,
+            cells::labels(object, &["template", "metadata", "labels"]),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Containers", "string", "The containers of the template."),
+    Column::new("Images", "string", "The images of the template's containers."),
+    Column::new("Pod Labels", "string", "The labels of the template."),
+];

@@ -1,10 +1,16 @@
 //! `replicationcontrollers` in `v1`.
 
-use crate::pod_spec;
-use crate::fill;
+use std::borrow::Cow;
+
+use skiff_object::time::Time;
 use skiff_object::{Map, Tree};
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
+use crate::pod_spec;
+use crate::table::Column;
 
 /// Keeps a number of pods, in the old form.
 pub(crate) struct ReplicationController(pub(crate) Facts);
@@ -44,4 +50,33 @@ impl Kind for ReplicationController {
             object.set(&["metadata", "labels"], labels);
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let [containers, images] = cells::containers(object, &["spec", "template", "spec"]);
+        vec![
+            cells::name(object),
+            cells::number(object, &["spec", "replicas"]),
+            cells::number(object, &["status", "replicas"]),
+            cells::number(object, &["status", "readyReplicas"]),
+            cells::age(object, now),
+            containers,
+            images,
+            cells::labels(object, &["spec", "selector"]),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Desired", "integer", "How many pods there should be."),
+    Column::new("Current", "integer", "How many pods there are."),
+    Column::new("Ready", "integer", "How many pods are ready."),
+    cells::AGE,
+    cells::CONTAINERS,
+    cells::IMAGES,
+    cells::SELECTOR,
+];

@@ -1,11 +1,17 @@
 //! `secrets` in `v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// Settings that are nobody else's business.
 pub(crate) struct Secret(pub(crate) Facts);
@@ -24,4 +30,24 @@ impl Kind for Secret {
             data.insert(key, STANDARD.encode(value.as_str().unwrap_or("")));
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::text(object, &["type"]),
+            cells::size(object, &["data"]),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Type", "string", "What it is for."),
+    Column::new("Data", "string", "How many entries it has."),
+    cells::AGE,
+];

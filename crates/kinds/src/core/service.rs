@@ -1,9 +1,15 @@
 //! `services` in `v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// A stable address for a set of pods.
 pub(crate) struct Service(pub(crate) Facts);
@@ -55,7 +61,62 @@ impl Kind for Service {
             }
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::text(object, &["spec", "type"]),
+            cells::text_or(object, &["spec", "clusterIP"], "<none>"),
+            external(object).into(),
+            ports(object).into(),
+            cells::age(object, now),
+            cells::labels(object, &["spec", "selector"]),
+        ]
+    }
 }
 
 /// How long a client stays with its endpoint.
 const CLIENT_IP_TIMEOUT_SECONDS: i64 = 10_800;
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Type", "string", "How it is reached."),
+    Column::new("Cluster-IP", "string", "Its address inside the cluster."),
+    Column::new("External-IP", "string", "Its addresses outside the cluster."),
+    Column::new("Port(s)", "string", "Its ports."),
+    cells::AGE,
+    cells::SELECTOR,
+];
+
+fn external(object: &Tree) -> String {
+    let given = || object.list_at(&["spec", "externalIPs"]).iter().filter_map(Tree::as_str).map(str::to_owned);
+    let addresses: Vec<String> = match object.str_at(&["spec", "type"]) {
+        "ClusterIP" | "NodePort" => given().collect(),
+        "LoadBalancer" => {
+            let all: Vec<String> = cells::load_balancer(object).into_iter().chain(given()).collect();
+            if all.is_empty() {
+                return "<pending>".to_owned();
+            }
+            all
+        }
+        "ExternalName" => return object.str_at(&["spec", "externalName"]).to_owned(),
+        _ => return "<unknown>".to_owned(),
+    };
+    if addresses.is_empty() { "<none>".to_owned() } else { addresses.join(",") }
+}
+
+fn ports(object: &Tree) -> String {
+    let port = |port: &Tree| {
+        let (number, protocol) = (cells::count(port, &["port"]), port.str_at(&["protocol"]));
+        match cells::count(port, &["nodePort"]) {
+            0 => format!("{number}/{protocol}"),
+            node => format!("{number}:{node}/{protocol}"),
+        }
+    };
+    let ports: Vec<String> = object.list_at(&["spec", "ports"]).iter().map(port).collect();
+    if ports.is_empty() { "<none>".to_owned() } else { ports.join(",") }
+}

@@ -1,9 +1,14 @@
 //! `events` in `events.k8s.io/v1`: the same objects as `events` in `v1`, under other names.
 
+use std::borrow::Cow;
+
+use skiff_object::time::Time;
 use skiff_object::{Key, Map, Tree};
 
+use crate::cells;
 use crate::facts::Facts;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// Something that happened to an object.
 pub(crate) struct Event(pub(crate) Facts);
@@ -33,6 +38,14 @@ impl Kind for Event {
             NAMES.iter().find(|(_, stored)| *stored == name).map(|(served, _)| *served)
         });
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(cells::EVENT_COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        cells::event(object, &FIELDS, now)
+    }
 }
 
 fn rename(object: &mut Tree, api_version: &'static str, name: impl Fn(&str) -> Option<&'static str>) {
@@ -41,6 +54,16 @@ fn rename(object: &mut Tree, api_version: &'static str, name: impl Fn(&str) -> O
     *object = Tree::Map(renamed.collect::<Map>());
     object.set(&["apiVersion"], api_version);
 }
+
+const FIELDS: cells::EventFields = cells::EventFields {
+    object: "regarding",
+    message: "note",
+    component: "reportingController",
+    source: "deprecatedSource",
+    first: "deprecatedFirstTimestamp",
+    last: "deprecatedLastTimestamp",
+    count: "deprecatedCount",
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,15 @@
 //! `prioritylevelconfigurations` in `flowcontrol.apiserver.k8s.io/v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::table::Column;
 
 /// How many requests of a level run at once.
 pub(crate) struct PriorityLevelConfiguration(pub(crate) Facts);
@@ -34,4 +40,33 @@ impl Kind for PriorityLevelConfiguration {
             });
         });
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let value = |path: &[&str]| object.at(path).filter(|value| !value.is_null()).cloned().unwrap_or_else(|| "<none>".into());
+        let queue = |field: &str| value(&["spec", "limited", "limitResponse", "queuing", field]);
+        let section = if object.str_at(&["spec", "type"]) == "Exempt" { "exempt" } else { "limited" };
+        vec![
+            cells::name(object),
+            cells::text(object, &["spec", "type"]),
+            value(&["spec", section, "nominalConcurrencyShares"]),
+            queue("queues"),
+            queue("handSize"),
+            queue("queueLengthLimit"),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Type", "string", "Whether it is limited."),
+    Column::new("NominalConcurrencyShares", "string", "Its share of the seats."),
+    Column::new("Queues", "string", "How many queues there are."),
+    Column::new("HandSize", "string", "How many queues a flow is dealt."),
+    Column::new("QueueLengthLimit", "string", "How many requests wait in a queue."),
+    cells::AGE,
+];

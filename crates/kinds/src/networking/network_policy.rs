@@ -1,9 +1,15 @@
 //! `networkpolicies` in `networking.k8s.io/v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::table::Column;
 
 /// Who may talk to which pods.
 pub(crate) struct NetworkPolicy(pub(crate) Facts);
@@ -34,4 +40,22 @@ impl Kind for NetworkPolicy {
             fill::put(spec, "policyTypes", types);
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::selector(object, &["spec", "podSelector"]),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Pod-Selector", "string", "The pods it is about."),
+    cells::AGE,
+];

@@ -1,7 +1,14 @@
 //! `poddisruptionbudgets` in `policy/v1`.
 
+use std::borrow::Cow;
+
+use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
+use crate::table::Column;
 
 /// How many pods may be down by choice.
 pub(crate) struct PodDisruptionBudget(pub(crate) Facts);
@@ -14,4 +21,27 @@ impl Kind for PodDisruptionBudget {
     fn generation(&self) -> Generation {
         Generation::Spec
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let bound = |field: &str| cells::scalar(object.at(&["spec", field])).unwrap_or_else(|| "N/A".to_owned());
+        vec![
+            cells::name(object),
+            bound("minAvailable").into(),
+            bound("maxUnavailable").into(),
+            cells::number(object, &["status", "disruptionsAllowed"]),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Min Available", "string", "How many pods must stay available."),
+    Column::new("Max Unavailable", "string", "How many pods may be unavailable."),
+    Column::new("Allowed Disruptions", "integer", "How many pods may be evicted now."),
+    cells::AGE,
+];

@@ -1,9 +1,15 @@
 //! `clusterrolebindings` in `rbac.authorization.k8s.io/v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// Who has a ClusterRole everywhere.
 pub(crate) struct ClusterRoleBinding(pub(crate) Facts);
@@ -20,6 +26,14 @@ impl Kind for ClusterRoleBinding {
                 fill::text(subject, "apiGroup", GROUP);
             }
         }
+    }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(cells::BINDING_COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        cells::binding(object, now)
     }
 }
 

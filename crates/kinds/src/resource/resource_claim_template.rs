@@ -1,9 +1,15 @@
 //! `resourceclaimtemplates` in `resource.k8s.io/v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// A ResourceClaim to be, one per pod.
 pub(crate) struct ResourceClaimTemplate(pub(crate) Facts);
@@ -21,4 +27,20 @@ impl Kind for ResourceClaimTemplate {
             }
         }
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        vec![
+            cells::name(object),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    cells::AGE,
+];

@@ -1,9 +1,15 @@
 //! `storageclasses` in `storage.k8s.io/v1`.
 
-use crate::fill;
+use std::borrow::Cow;
+
 use skiff_object::Tree;
+use skiff_object::time::Time;
+
+use crate::cells;
 use crate::facts::Facts;
+use crate::fill;
 use crate::kind::Kind;
+use crate::table::Column;
 
 /// How storage is made.
 pub(crate) struct StorageClass(pub(crate) Facts);
@@ -17,4 +23,33 @@ impl Kind for StorageClass {
         fill::absent(object, "reclaimPolicy", "Delete");
         fill::absent(object, "volumeBindingMode", "Immediate");
     }
+
+    fn columns(&self) -> Cow<'_, [Column]> {
+        Cow::Borrowed(COLUMNS)
+    }
+
+    fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        let annotation = |key: &'static str| object.str_at(&["metadata", "annotations", key]) == "true";
+        let is_default = annotation("storageclass.kubernetes.io/is-default-class")
+            || annotation("storageclass.beta.kubernetes.io/is-default-class");
+        let suffix = if is_default { " (default)" } else { "" };
+        let expands = object.bool_at(&["allowVolumeExpansion"]) == Some(true);
+        vec![
+            format!("{}{suffix}", object.str_at(&["metadata", "name"])).into(),
+            cells::text(object, &["provisioner"]),
+            cells::text_or(object, &["reclaimPolicy"], "Delete"),
+            cells::text_or(object, &["volumeBindingMode"], "Immediate"),
+            expands.into(),
+            cells::age(object, now),
+        ]
+    }
 }
+
+const COLUMNS: &[Column] = &[
+    Column::name(),
+    Column::new("Provisioner", "string", "Who makes volumes."),
+    Column::new("ReclaimPolicy", "string", "What becomes of volumes after their claim."),
+    Column::new("VolumeBindingMode", "string", "When volumes are made."),
+    Column::new("AllowVolumeExpansion", "string", "Whether claims can grow."),
+    cells::AGE,
+];

@@ -92,7 +92,7 @@ impl Selector {
         let mut requirements = Vec::new();
         for (key, value) in map.get("matchLabels").and_then(Tree::as_map).into_iter().flat_map(Map::iter) {
             let value = value.as_str().unwrap_or("").to_owned();
-            requirements.push(requirement(key.as_str(), Operator::In, vec![value])?);
+            requirements.push(requirement(key.as_str(), Operator::Equals, vec![value])?);
         }
         for expression in map.get("matchExpressions").and_then(Tree::as_list).unwrap_or(&[]) {
             let operator = match expression.str_at(&["operator"]) {
