@@ -22,6 +22,9 @@ use super::{Inner, Options, QUEUE_BYTES_MAX, ROOM_UNIT_BYTES, closed};
 use crate::contract::{Deleted, Entry, Error, EventKind, Expect, LeaseId, Put, Revision};
 use crate::index::{Change, Index, LeaseState, plan_delete, plan_put};
 
+/// A fraction of what an `fdatasync` takes.
+const LINGER_MAX: Duration = Duration::from_micros(100);
+
 /// What only the server of the queue touches, and a snapshot when it ends.
 pub(super) struct Writer {
     log: Log,
@@ -65,7 +68,7 @@ impl Inner {
         index.leases.renew_all(options.clock.instant());
         let min = options.snapshot_log_bytes_min;
         let writer = Writer {
-            log,
+            log: log.with_ahead(options.log_ahead_bytes),
             frame: Frame::new(),
             random: options.random,
             poison: None,
@@ -94,9 +97,22 @@ impl Inner {
     /// Takes batches until nothing waits.
     pub(super) fn serve(self: Arc<Self>) {
         let _job = Job(&self);
+        let mut last = 0;
         loop {
+            self.linger(last);
             let Some(batch) = self.queue.lock().batch() else { return };
+            last = batch.len();
             self.commit(batch);
+        }
+    }
+
+    /// Gives the writers that were just answered the time to come back. Without it the first of
+    /// them would get a batch of its own, and all others would wait for two.
+    fn linger(&self, last: usize) {
+        let wanted = last - last / 4;
+        let begin = self.clock.instant();
+        while last > 1 && self.queue.lock().len() < wanted && begin.elapsed() < LINGER_MAX {
+            std::thread::yield_now();
         }
     }
 

