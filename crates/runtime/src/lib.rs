@@ -5,10 +5,21 @@
 
 #![allow(unsafe_code)] // one of the two crates that may; each block says why it is sound
 
+mod cgroup;
+mod engine;
+pub mod image;
+mod init;
+mod security;
+pub mod shim;
+mod spec;
+mod sys;
+
 pub mod cri;
 pub mod network;
 pub mod streaming;
 
 pub use cri::{ImageService, RuntimeService};
+pub use engine::{Config, Runtime};
+pub use image::ImageStore;
 pub use network::{LoopbackOnly, NetworkError, SandboxNetwork};
 pub use streaming::Streaming;

@@ -34,6 +34,12 @@ pub trait SandboxNetwork: Send + Sync + 'static {
     /// when that is the namespace of this process.
     fn node_netns(&self) -> Option<PathBuf>;
 
+    /// Whether an attached sandbox has addresses. Without them a sandbox that lost its network in
+    /// a crash could not be told from a good one.
+    fn gives_addresses(&self) -> bool {
+        true
+    }
+
     /// Whether pods can be connected now; the reason when not. Shown as `NetworkReady`.
     fn ready(&self) -> Result<(), String>;
 }
@@ -65,6 +71,10 @@ impl SandboxNetwork for LoopbackOnly {
 
     fn node_netns(&self) -> Option<PathBuf> {
         None
+    }
+
+    fn gives_addresses(&self) -> bool {
+        false
     }
 
     fn ready(&self) -> Result<(), String> {
