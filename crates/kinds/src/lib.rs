@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 mod cells;
+pub mod custom;
 pub mod describe;
 pub mod facts;
 mod fill;

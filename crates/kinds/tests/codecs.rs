@@ -72,7 +72,7 @@ impl Maker<'_> {
                 ["plain", "yes", "1.5", "two\nlines\n", "<>&\u{2028}", "é\t"][self.next(6) as usize].into()
             }
             Scalar::Bool => Tree::Bool(self.next(2) == 0),
-            Scalar::Int32 => Tree::Int(self.next(1 << 20) as i64 - (1 << 19) | 1),
+            Scalar::Int32 => Tree::Int((self.next(1 << 20) as i64 - (1 << 19)) | 1),
             Scalar::Int64 => Tree::Int(self.state as i64 | 1),
             Scalar::Double => Tree::Float(self.next(1_000) as f64 + 0.5),
             Scalar::Bytes => ["aGVsbG8=", "AA==", "/+8="][self.next(3) as usize].into(),

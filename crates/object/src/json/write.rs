@@ -54,6 +54,9 @@ impl Writer<'_> {
     }
 
     fn structure(&mut self, shape: &StructType, map: &Map) {
+        if shape.preserve_unknown {
+            return self.open_structure(shape, map);
+        }
         let schema = self.schema;
         // (place of the field, value), ordered by place; the common case is ordered already.
         let mut present: Vec<(usize, &Tree)> = Vec::with_capacity(map.len());
@@ -94,14 +97,21 @@ impl Writer<'_> {
                 (None, _) => self.out.extend_from_slice(b"null"),
             }
         }
-        if shape.preserve_unknown {
-            for (key, value) in map.iter().filter(|(key, _)| shape.field(key.as_str()).is_none()) {
-                if !std::mem::take(&mut first) {
-                    self.out.push(b',');
-                }
-                string(&mut self.out, key.as_str());
-                self.out.push(b':');
-                untyped(&mut self.out, value, Order::Sorted);
+        self.out.push(b'}');
+    }
+
+    /// A struct with fields of its own: only custom kinds have them, and Go writes those as maps.
+    fn open_structure(&mut self, shape: &StructType, map: &Map) {
+        self.out.push(b'{');
+        for (place, (key, value)) in sorted(map).into_iter().enumerate() {
+            if place > 0 {
+                self.out.push(b',');
+            }
+            string(&mut self.out, key);
+            self.out.push(b':');
+            match shape.field(key) {
+                Some(field) => self.typed(value, field.ty),
+                None => untyped(&mut self.out, value, Order::Sorted),
             }
         }
         self.out.push(b'}');
