@@ -15,7 +15,7 @@ use crate::contract::{
     Deleted, Durability, Entry, Error, Expect, Found, Lease, LeaseId, Put, REVISION_FIRST, Range, RangeResult,
     Revision, Store, Watch,
 };
-use crate::index::{Change, Index, LeaseState, plan_delete, plan_put, sweep};
+use crate::index::{self, Change, Index, LeaseState, plan_delete, plan_put, sweep};
 use crate::keeper::{History, Keeper, Kept};
 use crate::limits::Limits;
 
@@ -169,7 +169,7 @@ impl Store for MemoryStore {
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, Error> {
-        self.inner.index.read().range(&range)
+        index::range(&self.inner.index, &range)
     }
 
     async fn watch(&self, start: Bytes, end: Bytes, after: Option<Revision>) -> Result<Watch, Error> {

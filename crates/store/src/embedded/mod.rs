@@ -39,7 +39,7 @@ pub use self::recover::{Dropped, OpenError, Recovery};
 use crate::contract::{
     Deleted, Durability, Error, Expect, Found, Lease, LeaseId, Put, Range, RangeResult, Revision, Store, Watch,
 };
-use crate::index::{Index, sweep};
+use crate::index::{self, Index, sweep};
 use crate::keeper::{History, Keeper, Kept};
 use crate::limits::Limits;
 
@@ -210,7 +210,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, Error> {
-        self.inner.index.read().range(&range)
+        index::range(&self.inner.index, &range)
     }
 
     async fn watch(&self, start: Bytes, end: Bytes, after: Option<Revision>) -> Result<Watch, Error> {

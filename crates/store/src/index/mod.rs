@@ -21,6 +21,7 @@ use imbl::{OrdMap, Vector};
 use parking_lot::RwLock;
 
 pub(crate) use self::lease::{LeaseState, Leases};
+pub(crate) use self::read::range;
 pub use self::watch::WATCH_BUFFER_EVENTS;
 pub(crate) use self::watch::Watchers;
 use crate::contract::{Entry, Error, EventKind, Expect, LeaseId, REVISION_FIRST, Revision};

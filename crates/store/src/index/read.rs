@@ -5,9 +5,48 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::OrdMap;
+use parking_lot::RwLock;
 
 use super::{Index, Old};
 use crate::contract::{Entry, Error, Found, Range, RangeResult, Revision};
+
+/// The keys of a range now or at a past revision. The lock is not held while living keys are
+/// read: a list of everything must not stop the writers.
+pub(crate) fn range(index: &RwLock<Index>, range: &Range) -> Result<RangeResult, Error> {
+    let index = index.read();
+    let at = index.readable(range.revision)?;
+    let mut taken =
+        Taken { entries: Vec::new(), count: 0, limit: if range.limit == 0 { usize::MAX } else { range.limit } };
+    if at == index.revision {
+        let current = index.current.clone();
+        drop(index);
+        living(&current, range).for_each(|entry| taken.take(entry));
+    } else {
+        index.past(range, at, &mut taken);
+    }
+    Ok(RangeResult { entries: taken.entries, count: taken.count, revision: at })
+}
+
+struct Taken {
+    entries: Vec<Entry>,
+    count: usize,
+    limit: usize,
+}
+
+impl Taken {
+    fn take(&mut self, entry: &Arc<Entry>) {
+        self.count += 1;
+        if self.count <= self.limit {
+            self.entries.push(Entry::clone(entry));
+        }
+    }
+}
+
+fn living<'a>(current: &'a OrdMap<Bytes, Arc<Entry>>, range: &Range) -> impl Iterator<Item = &'a Arc<Entry>> {
+    let bounds = if is_empty(range) { None } else { Some(bounds(&range.start, &range.end)) };
+    bounds.into_iter().flat_map(|bounds| current.range::<_, [u8]>(bounds)).map(|(_, entry)| entry)
+}
 
 impl Index {
     /// One key now or at a past revision.
@@ -18,26 +57,6 @@ impl Index {
             _ => self.superseded(key, at),
         };
         Ok(Found { entry: entry.map(|entry| Entry::clone(entry)), revision: self.revision })
-    }
-
-    /// The keys of a range now or at a past revision.
-    pub(crate) fn range(&self, range: &Range) -> Result<RangeResult, Error> {
-        let at = self.readable(range.revision)?;
-        let mut entries = Vec::new();
-        let mut count = 0;
-        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
-        let mut take = |entry: &Arc<Entry>| {
-            count += 1;
-            if count <= limit {
-                entries.push(Entry::clone(entry));
-            }
-        };
-        if at == self.revision {
-            self.living(range).for_each(&mut take);
-        } else {
-            self.past(range, at, &mut take);
-        }
-        Ok(RangeResult { entries, count, revision: at })
     }
 
     /// The revision to read at, if it can be read.
@@ -52,11 +71,6 @@ impl Index {
         Ok(requested)
     }
 
-    fn living(&self, range: &Range) -> impl Iterator<Item = &Arc<Entry>> {
-        let bounds = if is_empty(range) { None } else { Some(bounds(&range.start, &range.end)) };
-        bounds.into_iter().flat_map(|bounds| self.current.range::<_, [u8]>(bounds)).map(|(_, entry)| entry)
-    }
-
     /// The version of `key` that was superseded later than `at` but written no later.
     fn superseded(&self, key: &[u8], at: Revision) -> Option<&Arc<Entry>> {
         let key = Bytes::copy_from_slice(key);
@@ -65,8 +79,8 @@ impl Index {
     }
 
     /// Merges the living keys that are old enough with the superseded ones that were valid.
-    fn past<'a>(&'a self, range: &Range, at: Revision, take: &mut impl FnMut(&'a Arc<Entry>)) {
-        let mut living = self.living(range).filter(|entry| entry.mod_revision <= at).peekable();
+    fn past(&self, range: &Range, at: Revision, taken: &mut Taken) {
+        let mut living = living(&self.current, range).filter(|entry| entry.mod_revision <= at).peekable();
         let mut old = self.old_range(range).filter(|old| old.entry.mod_revision <= at && at < old.until).peekable();
         loop {
             // A key is valid in one version only, so the two never hold the same key.
@@ -77,7 +91,7 @@ impl Index {
                 (None, None) => break,
             };
             let next = if older_first { old.next().map(|old| &old.entry) } else { living.next() };
-            next.into_iter().for_each(&mut *take);
+            next.into_iter().for_each(|entry| taken.take(entry));
         }
     }
 

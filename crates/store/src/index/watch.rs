@@ -1,7 +1,6 @@
 //! Watchers: each has a bounded buffer, and one that does not read is cut without delaying
 //! anybody.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,10 +23,21 @@ pub const WATCH_BUFFER_EVENTS: usize = 4_096;
 #[derive(Debug, Default)]
 pub(crate) struct Watchers(Vec<Watcher>);
 
-#[derive(Debug)]
-struct Watcher {
+#[derive(Clone, Debug)]
+struct Bounds {
     start: Bytes,
     end: Bytes,
+}
+
+impl Bounds {
+    fn contain(&self, key: &Bytes) -> bool {
+        *key >= self.start && (self.end.is_empty() || *key < self.end)
+    }
+}
+
+#[derive(Debug)]
+struct Watcher {
+    bounds: Bounds,
     sender: mpsc::Sender<Change>,
     shared: Arc<Shared>,
 }
@@ -50,7 +60,7 @@ impl Watchers {
     pub(super) fn publish(&mut self, change: &Change) {
         let key = &change.entry.key;
         self.0.retain(|watcher| {
-            if *key < watcher.start || (!watcher.end.is_empty() && *key >= watcher.end) {
+            if !watcher.bounds.contain(key) {
                 // The receiver's end is noticed here too, so that watches that come and go on a
                 // quiet range leave nothing behind.
                 return !watcher.sender.is_closed();
@@ -93,11 +103,8 @@ impl Index {
         current: &Arc<AtomicU64>,
     ) -> Result<Watch, Error> {
         let after = self.readable(after)?;
-        let past: VecDeque<Change> = self
-            .history_after(after)
-            .into_iter()
-            .filter(|change| change.entry.key >= start && (end.is_empty() || change.entry.key < end))
-            .collect();
+        // Not filtered here: that would keep everybody waiting for the lock.
+        let past = self.history_after(after).into_iter();
         let (sender, receiver) = mpsc::channel(WATCH_BUFFER_EVENTS);
         let shared = Arc::new(Shared {
             sent: AtomicU64::new(self.revision),
@@ -105,8 +112,9 @@ impl Index {
             cut: AtomicBool::new(false),
             end: Mutex::new(None),
         });
-        self.watchers.0.push(Watcher { start, end, sender, shared: shared.clone() });
-        let feed = Feed { past, caught_up: Some(self.revision), receiver, shared: shared.clone() };
+        let bounds = Bounds { start, end };
+        self.watchers.0.push(Watcher { bounds: bounds.clone(), sender, shared: shared.clone() });
+        let feed = Feed { past: Some(past), bounds, caught_up: Some(self.revision), receiver, shared: shared.clone() };
         Ok(Watch::new(Box::pin(feed), shared))
     }
 }
@@ -125,7 +133,8 @@ impl Frontier for Shared {
 
 /// The reader's end: first the past, then one progress event, then what happens.
 struct Feed {
-    past: VecDeque<Change>,
+    past: Option<imbl::vector::ConsumingIter<Change, imbl::shared_ptr::DefaultSharedPtr>>,
+    bounds: Bounds,
     caught_up: Option<Revision>,
     receiver: mpsc::Receiver<Change>,
     shared: Arc<Shared>,
@@ -135,11 +144,13 @@ impl Stream for Feed {
     type Item = Result<Event, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(change) = self.past.pop_front() {
+        let feed = &mut *self;
+        let bounds = &feed.bounds;
+        if let Some(change) = feed.past.iter_mut().flatten().find(|change| bounds.contain(&change.entry.key)) {
             return Poll::Ready(Some(Ok(event(change))));
         }
         if let Some(revision) = self.caught_up.take() {
-            self.past = VecDeque::new();
+            self.past = None;
             return Poll::Ready(Some(Ok(Event::Progress(revision))));
         }
         match self.receiver.poll_recv(context) {
