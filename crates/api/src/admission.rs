@@ -12,7 +12,16 @@ use crate::registry;
 use crate::server::ApiServer;
 use crate::verbs::Subject;
 
+pub mod default_storage_class;
+pub mod default_toleration_seconds;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
+pub mod node_restriction;
+pub mod pod_resources;
+pub mod priority;
+pub mod resource_quota;
+pub mod service_account;
+pub mod taint_nodes_by_condition;
 
 /// What kind of write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +106,16 @@ impl Admission {
         Self {
             plugins: vec![
                 Box::new(namespace_lifecycle::NamespaceLifecycle),
+                Box::new(limit_ranger::LimitRanger),
+                Box::new(service_account::ServiceAccount),
+                Box::new(node_restriction::NodeRestriction),
+                Box::new(taint_nodes_by_condition::TaintNodesByCondition),
+                Box::new(priority::Priority),
+                Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+                Box::new(default_storage_class::DefaultStorageClass),
                 // Slot: mutating policies, mutating webhooks; then validating policies and
-                // webhooks, and the quota last.
+                // webhooks.
+                Box::new(resource_quota::ResourceQuota),
             ],
         }
     }

@@ -40,7 +40,6 @@ mod token_user;
 pub mod validate;
 pub mod verbs;
 pub mod write;
-mod yaml;
 
 pub use authn::UserInfo;
 pub use server::{ApiServer, Config, Local};

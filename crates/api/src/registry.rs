@@ -2,37 +2,94 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use skiff_kinds::Kind;
 use skiff_object::Tree;
-use skiff_store::LeaseId;
+use skiff_store::{Expect, LeaseId};
 
+use crate::admission::resource_quota;
 use crate::errors::ApiResult;
+use crate::meta;
 use crate::server::ApiServer;
 use crate::write::Writer;
+
+pub mod addresses;
+pub mod services;
 
 /// Events are forgotten after this long, upstream's `--event-ttl`.
 const EVENT_TTL: Duration = Duration::from_secs(3_600);
 
-/// What to take back when a write does not happen after all.
+/// Records that were made for a write, to take back when it does not happen after all.
 #[derive(Debug, Default)]
-pub struct Undo {}
+#[must_use]
+pub struct Undo {
+    keys: Vec<Bytes>,
+}
 
 impl Undo {
-    /// Takes it back.
-    pub fn run(self, _server: &ApiServer) {}
+    /// Takes the records back.
+    pub async fn run(self, server: &ApiServer) {
+        for key in self.keys {
+            // Whatever cannot be taken back now is found unused at the next start.
+            if let Err(error) = server.config.store.delete(key, Expect::Any).await {
+                tracing::warn!(%error, "could not take an allocation back");
+            }
+        }
+    }
+
+    /// Remembers a record.
+    pub fn add(&mut self, key: Bytes) {
+        self.keys.push(key);
+    }
 }
 
 /// Before a new object is validated and stored.
+///
+/// # Errors
+/// 422 when what is asked for cannot be allocated.
 pub async fn before_create(writer: &Writer<'_>, object: &mut Tree) -> ApiResult<Undo> {
-    if is(writer.kind(), "", "namespaces") {
-        add_namespace_finalizer(object);
+    if is(writer.kind(), "", "services") {
+        return services::before_create(writer, object).await;
     }
     Ok(Undo::default())
 }
 
 /// Before a changed object is validated and stored.
-pub async fn before_update(_writer: &Writer<'_>, _new: &mut Tree, _old: &Tree) -> ApiResult<Undo> {
+///
+/// # Errors
+/// 422 when what is asked for cannot be allocated.
+pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> ApiResult<Undo> {
+    if is(writer.kind(), "", "services") && writer.subject.subresource.is_empty() {
+        return services::before_update(writer, new, old).await;
+    }
     Ok(Undo::default())
+}
+
+/// A new object has been stored.
+pub async fn after_create(server: &ApiServer, kind: &dyn Kind, object: &Tree) {
+    if is(kind, "", "resourcequotas") {
+        recount(server, meta::namespace(object)).await;
+    }
+}
+
+/// An object has been changed.
+pub async fn after_update(server: &ApiServer, kind: &dyn Kind, new: &Tree, old: &Tree) {
+    if is(kind, "", "services") {
+        services::release(server, old, Some(new)).await;
+    }
+    let ended = |pod: &Tree| matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
+    let limits = is(kind, "", "resourcequotas") && new.get("spec") != old.get("spec");
+    if limits || (is(kind, "", "pods") && ended(new) && !ended(old)) {
+        recount(server, meta::namespace(new)).await;
+    }
+}
+
+/// Brings the quotas of a namespace up to date. A failure leaves them counting too much, until
+/// the next object goes.
+async fn recount(server: &ApiServer, namespace: &str) {
+    if let Err(error) = resource_quota::recount(server, namespace).await {
+        tracing::warn!(%error, namespace, "could not recount the quotas");
+    }
 }
 
 /// Whether the kind itself holds an object that has no finalizers left: a namespace stays while
@@ -49,9 +106,19 @@ pub fn on_marked(kind: &dyn Kind, object: &mut Tree) {
 }
 
 /// An object is gone.
-pub async fn after_delete(_server: &ApiServer, _kind: &dyn Kind, _object: &Tree) {}
+pub async fn after_delete(server: &ApiServer, kind: &dyn Kind, object: &Tree) {
+    if is(kind, "", "services") {
+        services::release(server, object, None).await;
+    }
+    if kind.facts().namespaced && !is(kind, "", "resourcequotas") {
+        recount(server, meta::namespace(object)).await;
+    }
+}
 
 /// The lease that ends a new version of an object of this kind, if there is one.
+///
+/// # Errors
+/// When the store makes none.
 pub async fn lease(server: &ApiServer, kind: &dyn Kind) -> ApiResult<Option<LeaseId>> {
     if kind.facts().plural.as_str() != "events" {
         return Ok(None);
@@ -62,13 +129,4 @@ pub async fn lease(server: &ApiServer, kind: &dyn Kind) -> ApiResult<Option<Leas
 /// Whether a kind is this resource.
 pub fn is(kind: &dyn Kind, group: &str, plural: &str) -> bool {
     kind.facts().group == *group && kind.facts().plural == *plural
-}
-
-fn add_namespace_finalizer(object: &mut Tree) {
-    let has = object.list_at(&["spec", "finalizers"]).iter().any(|one| one.as_str() == Some("kubernetes"));
-    if !has {
-        let mut finalizers = object.list_at(&["spec", "finalizers"]).to_vec();
-        finalizers.push("kubernetes".into());
-        object.set(&["spec", "finalizers"], finalizers);
-    }
 }

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use skiff_kinds::Kind;
 use skiff_object::time::Time;
-use skiff_object::{Schema, Tree, TypeId, json, protobuf};
+use skiff_object::{Schema, Tree, TypeId, json, protobuf, yaml};
 
 use crate::body::Body;
 use crate::chain::Call;
@@ -16,7 +16,7 @@ use crate::errors::{ApiError, ApiResult};
 use crate::negotiate::{self, Form, Format, JSON, Offer, Projection};
 use crate::server::ApiServer;
 use crate::storage::Stored;
-use crate::{table, yaml};
+use crate::table;
 
 mod pretty;
 

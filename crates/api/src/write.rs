@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use skiff_kinds::Kind;
-use skiff_object::{Schema, Tree, TypeId, json, protobuf};
+use skiff_object::{Schema, Tree, TypeId, json, protobuf, yaml};
 
 use crate::authn::UserInfo;
 use crate::chain::Call;
@@ -16,7 +16,6 @@ use crate::respond;
 use crate::server::ApiServer;
 use crate::storage::Stored;
 use crate::verbs::Subject;
-use crate::yaml;
 
 /// A write on its way.
 pub struct Writer<'a> {
@@ -135,10 +134,7 @@ pub fn decode(
     mode: FieldValidation,
 ) -> ApiResult<Tree> {
     let Expected { api_version, kind, schema, ty } = expected;
-    let failed = |why: &dyn std::fmt::Display| {
-        let (_, version) = skiff_kinds::facts::split_api_version(api_version);
-        ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
-    };
+    let failed = |why: &dyn std::fmt::Display| failed(expected, why);
     let mut tree = match format {
         Format::Protobuf => {
             let envelope = protobuf::envelope::decode(bytes).map_err(|error| failed(&error))?;
@@ -163,6 +159,13 @@ pub fn decode(
     Ok(tree)
 }
 
+/// The 400 for a body that is no object of the expected kind.
+pub fn failed(expected: Expected<'_>, why: &dyn std::fmt::Display) -> ApiError {
+    let (_, version) = skiff_kinds::facts::split_api_version(expected.api_version);
+    let kind = expected.kind;
+    ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+}
+
 /// Unknown and duplicate fields: an error, warnings or nothing.
 pub fn strict(call: &Call, issues: Vec<String>, mode: FieldValidation) -> Result<(), String> {
     if issues.is_empty() {
@@ -179,7 +182,7 @@ pub fn strict(call: &Call, issues: Vec<String>, mode: FieldValidation) -> Result
 }
 
 /// `kind` and `apiVersion` are the path's, or absent.
-fn check_type(tree: &mut Tree, api_version: &str, kind: &str) -> ApiResult<()> {
+pub fn check_type(tree: &mut Tree, api_version: &str, kind: &str) -> ApiResult<()> {
     let (found_version, found_kind) = (tree.str_at(&["apiVersion"]).to_owned(), tree.str_at(&["kind"]).to_owned());
     if found_kind.is_empty() && found_version.is_empty() {
         tree.set(&["kind"], kind);

@@ -110,8 +110,10 @@ async fn store_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind) ->
     kind.prepare_create(&mut object);
     let undo = registry::before_create(writer, &mut object).await?;
     let outcome = finish(writer, &object, &attributes).await;
-    if outcome.is_err() {
-        undo.run(server);
+    match &outcome {
+        Ok(_) if writer.options.dry_run => {}
+        Ok(_) => registry::after_create(server, kind, &object).await,
+        Err(_) => undo.run(server).await,
     }
     outcome
 }

@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use skiff_base::Timestamp;
 use skiff_kinds::Kind;
 use skiff_kinds::kind::DefaultPropagation;
-use skiff_object::{Tree, json, protobuf};
+use skiff_object::{Tree, json, protobuf, yaml};
 
 use super::Subject;
 use crate::admission::{Attributes, Operation};
@@ -19,7 +19,7 @@ use crate::server::ApiServer;
 use crate::storage::Stored;
 use crate::verbs::update::CONFLICT_RETRIES_MAX;
 use crate::write::{Writer, encode_stored};
-use crate::{meta, registry, respond, yaml};
+use crate::{meta, registry, respond};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";

@@ -2,19 +2,19 @@
 
 use http::{Response, StatusCode};
 use skiff_object::patch::json::JsonPatchError;
-use skiff_object::{Schema, Tree, TypeId, json, patch};
+use skiff_object::{Schema, Tree, TypeId, conform, json, patch, yaml};
 
 use super::update::{self, CONFLICT_RETRIES_MAX, ChangeKind};
 use super::{Subject, create};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult, Cause, Qualified};
-use crate::negotiate::{self, Format, Offer, PatchType};
+use crate::negotiate::{self, Offer, PatchType};
 use crate::request::options::{FieldValidation, WriteOptions};
 use crate::server::ApiServer;
 use crate::storage::Stored;
 use crate::write::{self, Expected, Writer};
-use crate::{fields, meta, respond, yaml};
+use crate::{fields, meta, respond};
 
 /// A patch, read.
 pub struct Patch {
@@ -99,14 +99,14 @@ fn patched(writer: &Writer<'_>, patch: &Patch, old: &Tree) -> ApiResult<Tree> {
         return fields::apply(writer, &patch.tree, Some(old));
     }
     let (schema, ty) = (writer.kind().schema(), writer.kind().facts().ty);
-    decode_patched(writer, &merge(patch, old, schema, ty)?)
+    decode_patched(writer, merge(patch, old, schema, ty)?)
 }
 
 /// Applies any patch but apply to an object; the result is not yet known to be of its type.
 pub fn merge(patch: &Patch, old: &Tree, schema: &Schema, ty: TypeId) -> ApiResult<Tree> {
     // A patch sees what clients see: absent fields in the shape that the encoder gives them.
-    let bytes = json::encode(old, schema, ty);
-    let document = json::decode_untyped(&bytes).map_err(|error| ApiError::internal(error.to_string()))?;
+    let mut document = old.clone();
+    conform::fill(&mut document, schema, ty);
     match patch.kind {
         PatchType::Json => patch::json::apply(document, &patch.tree).map_err(|error| match error {
             JsonPatchError::Malformed(_) => ApiError::bad_request(error.to_string()),
@@ -129,15 +129,17 @@ pub fn merge(patch: &Patch, old: &Tree, schema: &Schema, ty: TypeId) -> ApiResul
 }
 
 /// The patched document as an object of its kind.
-fn decode_patched(writer: &Writer<'_>, new: &Tree) -> ApiResult<Tree> {
-    let bytes = json::encode_untyped(new);
+fn decode_patched(writer: &Writer<'_>, new: Tree) -> ApiResult<Tree> {
     let kind = writer.kind();
-    match writer.call {
-        Some(call) => write::decode(call, &bytes, Format::Json, Expected::of(kind), writer.options.field_validation),
-        None => json::decode(&bytes, kind.schema(), kind.facts().ty)
-            .map(|(tree, _)| tree)
-            .map_err(|error| ApiError::bad_request(error.to_string())),
+    let expected = Expected::of(kind);
+    let failed = |why: &dyn std::fmt::Display| write::failed(expected, why);
+    let (mut tree, issues) = conform::conform(new, kind.schema(), kind.facts().ty).map_err(|error| failed(&error))?;
+    if let Some(call) = writer.call {
+        let issues = issues.iter().map(ToString::to_string).collect();
+        write::strict(call, issues, writer.options.field_validation).map_err(|why| failed(&why))?;
     }
+    write::check_type(&mut tree, expected.api_version, expected.kind)?;
+    Ok(tree)
 }
 
 async fn create_by_apply(writer: &Writer<'_>, patch: &Patch) -> ApiResult<Stored> {

@@ -1,0 +1,194 @@
+//! Cluster addresses and node ports: each one that is taken is a record of its own in the store,
+//! made only if it is absent. So two servers can never give out the same one.
+//!
+//! Addresses are recorded as `IPAddress` objects, as upstream does since 1.33; ports have no kind
+//! and are recorded beside the API.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use skiff_object::Tree;
+use skiff_store::{Error, Expect};
+
+use super::Undo;
+use crate::bootstrap::address_in;
+use crate::errors::{ApiError, ApiResult};
+use crate::meta;
+use crate::server::ApiServer;
+use crate::storage::storage_key;
+use crate::write::encode_stored;
+
+/// Random picks before everything is looked through in order.
+const PICKS: usize = 16;
+/// Addresses at the bottom of a network that are left for clients that choose (KEP-3070).
+const STATIC_ADDRESSES_MIN: u128 = 16;
+const STATIC_ADDRESSES_MAX: u128 = 256;
+/// Node ports at the bottom that are left for clients that choose (KEP-3668), of the default range.
+const STATIC_PORTS_MAX: u16 = 128;
+
+/// Who an address or a port is for.
+#[derive(Clone, Copy)]
+pub struct Owner<'a> {
+    /// The namespace of the Service.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// Takes one address that is asked for by name; says whether it was free.
+///
+/// # Errors
+/// When the store fails.
+pub async fn take_address(server: &ApiServer, address: IpAddr, owner: Owner<'_>, undo: &mut Undo) -> ApiResult<bool> {
+    let registry = server.registry();
+    let kind = registry
+        .resource("networking.k8s.io", "v1", "ipaddresses")
+        .ok_or_else(|| ApiError::internal("IP addresses are not served"))?;
+    let mut object = Tree::map();
+    object.set(&["kind"], "IPAddress");
+    object.set(&["apiVersion"], "networking.k8s.io/v1");
+    object.set(&["metadata", "name"], address.to_string());
+    object.set(&["metadata", "uid"], server.random().uuid());
+    object.set(&["metadata", "creationTimestamp"], meta::time(server.clock().now()));
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    object.set(&["metadata", "labels", "ipaddress.kubernetes.io/ip-family"], family);
+    object.set(&["metadata", "labels", "ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
+    for (field, value) in
+        [("group", ""), ("resource", "services"), ("namespace", owner.namespace), ("name", owner.name)]
+    {
+        object.set(&["spec", "parentRef", field], value);
+    }
+    let value = encode_stored(kind.as_ref(), &object)?;
+    put(server, address_key(server, address), value, undo).await
+}
+
+fn address_key(server: &ApiServer, address: IpAddr) -> Bytes {
+    storage_key(&server.config.cluster, "networking.k8s.io", "ipaddresses", "", &address.to_string())
+}
+
+fn port_key(server: &ApiServer, port: u16) -> Bytes {
+    storage_key(&server.config.cluster, "skiff.internal", "nodeports", "", &port.to_string())
+}
+
+async fn put(server: &ApiServer, key: Bytes, value: Bytes, undo: &mut Undo) -> ApiResult<bool> {
+    match server.config.store.put(key.clone(), value, Expect::Absent, None).await {
+        Ok(_) => {
+            undo.add(key);
+            Ok(true)
+        }
+        Err(Error::Conflict { .. }) => Ok(false),
+        Err(error) => Err(ApiError::unavailable(error.to_string())),
+    }
+}
+
+/// How many addresses a network has for Services: all but its own and, in IPv4, the broadcast one.
+fn usable((network, prefix): (IpAddr, u8)) -> u128 {
+    let bits = if network.is_ipv4() { 32 } else { 128 };
+    let size = 1_u128.checked_shl(u32::from(bits - prefix.min(bits))).unwrap_or(u128::MAX);
+    size.saturating_sub(if network.is_ipv4() { 2 } else { 1 })
+}
+
+/// Whether an address lies in the network of Services.
+pub fn in_range(network: (IpAddr, u8), address: IpAddr) -> bool {
+    network.0.is_ipv4() == address.is_ipv4() && {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let number = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => u128::from(u32::from(ip)),
+            IpAddr::V6(ip) => u128::from(ip),
+        };
+        let shift = u32::from(bits - network.1.min(bits));
+        let first = number(address_in(network, 0));
+        number(address).checked_shr(shift).unwrap_or(0) == first.checked_shr(shift).unwrap_or(0)
+            && (1..=usable(network)).contains(&(number(address) - first))
+    }
+}
+
+/// Takes any free address.
+///
+/// # Errors
+/// When none is left.
+pub async fn any_address(server: &ApiServer, owner: Owner<'_>, dry_run: bool, undo: &mut Undo) -> ApiResult<IpAddr> {
+    let network = server.config.service_cidr;
+    let size = usable(network);
+    let reserved = (size / 16).clamp(STATIC_ADDRESSES_MIN.min(size / 2), STATIC_ADDRESSES_MAX);
+    let upper = u64::try_from(size - reserved).unwrap_or(u64::MAX);
+    for _ in 0..PICKS {
+        let address = address_in(network, reserved + 1 + u128::from(server.random().below(upper)));
+        if dry_run || take_address(server, address, owner, undo).await? {
+            return Ok(address);
+        }
+    }
+    // Crowded: look what is taken, then go through the rest in order.
+    let taken = server.collection("networking.k8s.io", "ipaddresses").list("").await?;
+    let taken: std::collections::HashSet<String> = taken.iter().map(|item| item.place().1.to_owned()).collect();
+    let limit = size.min(1 << 20);
+    for offset in (reserved + 1..=limit).chain(1..=reserved) {
+        let address = address_in(network, offset);
+        if !taken.contains(&address.to_string()) && take_address(server, address, owner, undo).await? {
+            return Ok(address);
+        }
+    }
+    Err(ApiError::internal("failed to allocate a serviceIP: range is full"))
+}
+
+/// Takes one node port that is asked for by number; says whether it was free.
+///
+/// # Errors
+/// When the store fails.
+pub async fn take_port(server: &ApiServer, port: u16, owner: Owner<'_>, undo: &mut Undo) -> ApiResult<bool> {
+    let value = Bytes::from(format!("{}/{}", owner.namespace, owner.name));
+    put(server, port_key(server, port), value, undo).await
+}
+
+/// Takes any free node port.
+///
+/// # Errors
+/// When none is left.
+pub async fn any_port(server: &ApiServer, owner: Owner<'_>, dry_run: bool, undo: &mut Undo) -> ApiResult<u16> {
+    let (first, last) = server.config.node_ports;
+    let count = last.saturating_sub(first).saturating_add(1);
+    let reserved = (count / 32).min(STATIC_PORTS_MAX);
+    for _ in 0..PICKS {
+        let port = first + reserved + server.random().below(u64::from(count - reserved)) as u16;
+        if dry_run || take_port(server, port, owner, undo).await? {
+            return Ok(port);
+        }
+    }
+    for port in (first + reserved..=last).chain(first..first + reserved) {
+        if take_port(server, port, owner, undo).await? {
+            return Ok(port);
+        }
+    }
+    Err(ApiError::internal("failed to allocate a nodePort: range is full"))
+}
+
+/// Gives an address back.
+pub async fn release_address(server: &ApiServer, address: IpAddr) {
+    release(server, address_key(server, address)).await;
+}
+
+/// Gives a node port back.
+pub async fn release_port(server: &ApiServer, port: u16) {
+    release(server, port_key(server, port)).await;
+}
+
+async fn release(server: &ApiServer, key: Bytes) {
+    match server.config.store.delete(key, Expect::Any).await {
+        Ok(_) | Err(Error::Conflict { .. }) => {}
+        // It is found unused at the next start.
+        Err(error) => tracing::warn!(%error, "could not give an allocation back"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_and_its_broadcast_are_never_given_out() {
+        let network: (IpAddr, u8) = ("10.96.0.0".parse().unwrap(), 24);
+        let check = |address: &str| in_range(network, address.parse().unwrap());
+        assert!(check("10.96.0.1") && check("10.96.0.254"));
+        assert!(!check("10.96.0.0") && !check("10.96.0.255") && !check("10.96.1.1") && !check("fd00::1"));
+    }
+}
