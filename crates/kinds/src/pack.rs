@@ -13,9 +13,11 @@ use skiff_object::{Key, Schema, TypeId};
 const PACKED: &[u8] = include_bytes!("pack.bin");
 
 struct Pack {
+    /// Named types first, sorted by name.
     schema: Schema,
-    kinds: HashMap<(&'static str, &'static str), TypeId>,
-    names: HashMap<&'static str, TypeId>,
+    named: usize,
+    /// Sorted by `apiVersion` and `kind`.
+    kinds: Vec<((&'static str, &'static str), TypeId)>,
 }
 
 /// The types of every built-in kind, list and option.
@@ -27,12 +29,15 @@ pub fn schema() -> &'static Schema {
 /// subresources exchange. `Status`, the options and discovery documents are of `v1` and of
 /// `meta.k8s.io/v1`.
 pub fn type_of(api_version: &str, kind: &str) -> Option<TypeId> {
-    pack().kinds.get(&(api_version, kind)).copied()
+    let kinds = &pack().kinds;
+    let place = kinds.binary_search_by_key(&(api_version, kind), |(key, _)| *key).ok()?;
+    Some(kinds[place].1)
 }
 
 /// The type with this OpenAPI name: `io.k8s.api.core.v1.PodSpec`.
 pub fn type_named(name: &str) -> Option<TypeId> {
-    pack().names.get(name).copied()
+    let named = &pack().schema.types[..pack().named];
+    named.binary_search_by_key(&name, |ty| ty.name.as_str()).ok().map(|place| TypeId(place as u32))
 }
 
 fn pack() -> &'static Pack {
@@ -49,7 +54,6 @@ fn pack() -> &'static Pack {
 }
 
 /// Reads the text of a pack.
-#[derive(Default)]
 struct Parser {
     /// Named types first, in the order of the pack; anonymous ones behind them.
     types: Vec<Type>,
@@ -58,7 +62,22 @@ struct Parser {
     anonymous: HashMap<&'static str, TypeId>,
     /// Structs that are atomic in one place: a copy of the type, made when all are read.
     atomic: Vec<(TypeId, TypeId)>,
-    kinds: HashMap<(&'static str, &'static str), TypeId>,
+    kinds: Vec<((&'static str, &'static str), TypeId)>,
+    /// Types that are one letter, by that letter.
+    letters: [Option<TypeId>; 128],
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self {
+            types: Vec::new(),
+            named: 0,
+            anonymous: HashMap::new(),
+            atomic: Vec::new(),
+            kinds: Vec::new(),
+            letters: [None; 128],
+        }
+    }
 }
 
 impl Parser {
@@ -98,7 +117,7 @@ impl Parser {
                 _ => {
                     let (api_version, kind, ty) = (words.next(), words.next(), words.next());
                     let ty = self.ty(ty.ok_or(line)?).ok_or(line)?;
-                    self.kinds.insert((api_version.ok_or(line)?, kind.ok_or(line)?), ty);
+                    self.kinds.push(((api_version.ok_or(line)?, kind.ok_or(line)?), ty));
                 }
             }
         }
@@ -113,11 +132,10 @@ impl Parser {
             }
             self.types[copy.0 as usize] = ty;
         }
-        let names = self.types[..self.named].iter().enumerate().filter_map(|(place, ty)| match ty.name {
-            Key::Static(name) => Some((name, TypeId(place as u32))),
-            Key::Owned(_) => None,
-        });
-        Pack { names: names.collect(), kinds: self.kinds, schema: Schema { types: self.types } }
+        // The generator sorts both; a pack that is not sorted would lose types silently.
+        assert!(self.types[..self.named].is_sorted_by_key(|ty| ty.name.as_str()), "the pack is sorted by name");
+        assert!(self.kinds.is_sorted_by_key(|(key, _)| *key), "the pack is sorted by kind");
+        Pack { schema: Schema { types: self.types }, named: self.named, kinds: self.kinds }
     }
 
     /// A line inside of a struct.
@@ -189,8 +207,13 @@ impl Parser {
         if let Some(place) = text.strip_prefix('#') {
             return Some(TypeId(place.parse().ok()?));
         }
-        if let Some(ty) = self.anonymous.get(text) {
-            return Some(*ty);
+        let letter = match text.as_bytes() {
+            [letter @ 0..128] => Some(usize::from(*letter)),
+            _ => None,
+        };
+        let known = letter.map_or_else(|| self.anonymous.get(text).copied(), |letter| self.letters[letter]);
+        if known.is_some() {
+            return known;
         }
         let shape = match text.strip_prefix('!') {
             Some(rest) if rest.starts_with('#') => {
@@ -205,7 +228,12 @@ impl Parser {
         let ty = TypeId(self.types.len() as u32);
         self.types.push(Type { name: Key::Static(""), shape });
         // The atomic copy was numbered before anything its own expression added.
-        self.anonymous.insert(text, ty);
+        match letter {
+            Some(letter) => self.letters[letter] = Some(ty),
+            None => {
+                self.anonymous.insert(text, ty);
+            }
+        }
         Some(ty)
     }
 
