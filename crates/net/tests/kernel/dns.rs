@@ -191,3 +191,41 @@ async fn eventually(rounds: &mut tokio::sync::watch::Receiver<u64>, holds: impl 
     };
     tokio::time::timeout(Duration::from_secs(5), wait).await.expect("the proxy follows the API");
 }
+
+/// Figures for the notes; needs `dnsperf`.
+#[test]
+#[ignore = "prints figures"]
+fn questions_per_second() {
+    lab(|lab| {
+        const SERVICES: u32 = 10_000;
+        let api = Api::default();
+        api.put("namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}));
+        let mut questions = String::new();
+        for index in 1..=SERVICES {
+            let ip = Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 1, 0).to_bits() + index).to_string();
+            api.put("services", service("default", &format!("web-{index}"), &ip, json!([{"port": 80}])));
+            questions.push_str(&format!("web-{index}.default.svc.cluster.local A\n"));
+        }
+        std::fs::write(lab.path("questions"), questions).unwrap();
+        let client = lab.pod("client", &[]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let begin = std::time::Instant::now();
+            let (_proxy, dns, tasks) = start(lab, &api);
+            dns.synced().await;
+            println!("{SERVICES} Services after {:?}", begin.elapsed());
+            let report = client.namespace.run(|| {
+                std::process::Command::new("dnsperf")
+                    .args(["-s", "10.89.7.2", "-c", "16", "-l", "5", "-d"])
+                    .arg(lab.path("questions"))
+                    .output()
+            });
+            match report.unwrap() {
+                Ok(output) => println!("{}", String::from_utf8_lossy(&output.stdout)),
+                Err(error) => eprintln!("skipped: dnsperf: {error}"),
+            }
+            println!("{:?}", dns.counters());
+            tasks.stop().await;
+        });
+    });
+}

@@ -138,6 +138,50 @@ fn two_machines_of_a_cluster_route_to_each_others_pods() {
 }
 
 #[test]
+fn pods_attach_and_detach_side_by_side() {
+    lab(|lab| {
+        let ids: Vec<String> = (0..24).map(|index| format!("pod-{index}")).collect();
+        for id in &ids {
+            Namespace::ensure(&lab.path(id)).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let attach = async |id: &String| lab.pods.attach(id, &lab.path(id), &[]).await.unwrap();
+            let addresses = futures::future::join_all(ids.iter().map(attach)).await;
+            let addresses: std::collections::BTreeSet<Ipv4Addr> = addresses.into_iter().collect();
+            assert_eq!(addresses.len(), ids.len(), "no address twice");
+            let detach = async |id: &String| lab.pods.detach(id).await.unwrap();
+            futures::future::join_all(ids[..20].iter().map(detach)).await;
+        });
+        for id in &ids[..20] {
+            Namespace::remove(&lab.path(id)).unwrap();
+        }
+        assert_eq!(lab.pods.attached().len(), 4);
+    });
+}
+
+#[test]
+fn a_failed_attach_leaves_nothing_and_a_pod_may_vanish_before_its_detach() {
+    lab(|lab| {
+        let error = block_on(lab.pods.attach("gone", &lab.path("gone"), &[])).unwrap_err();
+        assert!(error.to_string().starts_with("open network namespace "), "{error}");
+        assert_eq!(lab.pods.attached(), []);
+        let port = HostPort { host_ip: None, host_port: 8080, pod_port: 80, protocol: Protocol::Tcp };
+        lab.pod("a", &[port]);
+        Namespace::ensure(&lab.path("b")).unwrap();
+        let taken = block_on(lab.pods.attach("b", &lab.path("b"), &[port])).unwrap_err();
+        assert!(taken.to_string().contains("host-ports"), "{taken}");
+        assert_eq!(lab.pods.attached().len(), 1);
+        // The runtime ended the pod's namespace first: the link went with it.
+        for id in ["a", "b"] {
+            Namespace::remove(&lab.path(id)).unwrap();
+        }
+        block_on(lab.pods.detach("a")).unwrap();
+        assert_eq!(lab.pods.attached(), []);
+    });
+}
+
+#[test]
 fn attaching_takes_milliseconds() {
     lab(|lab| {
         let mut times = Vec::new();
