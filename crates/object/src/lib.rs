@@ -3,8 +3,18 @@
 //! No clock, no I/O, no runtime: everything here is a function from values to values.
 //!
 //! Map, in reading order: [`tree`] (the value), [`schema`] (what is known about a type), [`path`] and
-//! [`errors`] (what is wrong where), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats),
+//! [`errors`] (what is wrong where), [`json`], [`yaml`] and [`protobuf`] (bytes) over [`decode`] and
+//! [`conform`] (what they share), [`name`], [`quantity`], [`time`], [`selector`] (the scalar formats),
 //! [`patch`] and [`managed`] (changes).
+//!
+//! ```
+//! use skiff_object::json;
+//!
+//! let mut tree = json::decode_untyped(br#"{"kind":"Pod","metadata":{"name":"web"}}"#).unwrap();
+//! tree.set(&["metadata", "namespace"], "default");
+//! assert_eq!(tree.str_at(&["metadata", "name"]), "web");
+//! assert_eq!(json::encode_untyped(&tree), br#"{"kind":"Pod","metadata":{"name":"web","namespace":"default"}}"#);
+//! ```
 
 pub mod conform;
 pub mod decode;
