@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 mod cells;
+mod checks;
 pub mod custom;
 pub mod describe;
 pub mod facts;

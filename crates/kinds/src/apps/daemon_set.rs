@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind};
@@ -70,6 +72,24 @@ impl Kind for DaemonSet {
             images,
             cells::selector(object, &["spec", "selector"]),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        checks::workload_selector(&mut found, object, "daemonset");
+        pod_spec::validate::running_template(&mut found, object, "DaemonSet");
+        checks::not_negative(&mut found, spec, "minReadySeconds", SPEC);
+        checks::not_negative(&mut found, spec, "revisionHistoryLimit", SPEC);
+        let strategy = spec.get("updateStrategy").unwrap_or(&Tree::Null);
+        checks::one_of(&mut found, strategy, "type", SPEC.child("updateStrategy"), &["OnDelete", "RollingUpdate"]);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        checks::immutable(&mut found, new, old, &["spec", "selector"]);
+        found
     }
 }
 

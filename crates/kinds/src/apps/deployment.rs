@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
@@ -77,6 +79,31 @@ impl Kind for Deployment {
             cells::selector(object, &["spec", "selector"]),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        checks::not_negative(&mut found, spec, "replicas", SPEC);
+        checks::workload_selector(&mut found, object, "deployment");
+        pod_spec::validate::running_template(&mut found, object, "ReplicaSet");
+        strategy(&mut found, spec.get("strategy").unwrap_or(&Tree::Null));
+        for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+            checks::not_negative(&mut found, spec, field, SPEC);
+        }
+        if let Some(deadline) = spec.int_at(&["progressDeadlineSeconds"])
+            && deadline <= spec.int_at(&["minReadySeconds"]).unwrap_or(0)
+        {
+            let why = "must be greater than minReadySeconds";
+            found.push(FieldError::invalid(SPEC.child("progressDeadlineSeconds"), deadline, why));
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        checks::immutable(&mut found, new, old, &["spec", "selector"]);
+        found
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -89,3 +116,30 @@ const COLUMNS: &[Column] = &[
     cells::IMAGES,
     cells::SELECTOR,
 ];
+
+fn strategy(found: &mut Vec<FieldError>, strategy: &Tree) {
+    let path = SPEC.child("strategy");
+    let rolling = strategy.get("rollingUpdate").filter(|rolling| !rolling.is_null());
+    match strategy.str_at(&["type"]) {
+        "Recreate" if rolling.is_some() => {
+            let why = "may not be specified when strategy `type` is 'Recreate'";
+            found.push(FieldError::forbidden(path.child("rollingUpdate"), why));
+        }
+        "Recreate" => {}
+        "RollingUpdate" => {
+            let path = path.child("rollingUpdate");
+            let Some(rolling) = rolling else {
+                found.push(FieldError::required(path, "this should be defaulted and never be nil"));
+                return;
+            };
+            checks::count_or_percent(found, rolling, "maxUnavailable", path);
+            checks::count_or_percent(found, rolling, "maxSurge", path);
+            if checks::is_nothing(rolling.get("maxUnavailable")) && checks::is_nothing(rolling.get("maxSurge")) {
+                let value = BadValue::from(rolling.get("maxUnavailable"));
+                let why = "may not be 0 when `maxSurge` is 0";
+                found.push(FieldError::invalid(path.child("maxUnavailable"), value, why));
+            }
+        }
+        other => found.push(FieldError::not_supported(path.child("type"), other, &["Recreate", "RollingUpdate"])),
+    }
+}

@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
 use crate::pod_spec;
+use crate::rules;
 use crate::table::Column;
 
 /// Pods with names and storage of their own.
@@ -72,6 +75,38 @@ impl Kind for StatefulSet {
             images,
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        checks::one_of(&mut found, spec, "podManagementPolicy", SPEC, &["OrderedReady", "Parallel"]);
+        let strategy = spec.get("updateStrategy").unwrap_or(&Tree::Null);
+        checks::one_of(&mut found, strategy, "type", SPEC.child("updateStrategy"), &["OnDelete", "RollingUpdate"]);
+        for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+            checks::not_negative(&mut found, spec, field, SPEC);
+        }
+        checks::workload_selector(&mut found, object, "statefulset");
+        pod_spec::validate::running_template(&mut found, object, "StatefulSet");
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        let mut rest = new.get("spec").cloned().unwrap_or_default();
+        let before = old.get("spec").unwrap_or(&Tree::Null);
+        for field in CHANGEABLE {
+            rules::keep(&mut rest, before, &[field]);
+        }
+        if !rules::same(Some(&rest), Some(before)) {
+            found.push(FieldError::forbidden(
+                SPEC,
+                "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
+                 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
+                 'minReadySeconds' are forbidden",
+            ));
+        }
+        found
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -80,4 +115,14 @@ const COLUMNS: &[Column] = &[
     cells::AGE,
     cells::CONTAINERS,
     cells::IMAGES,
+];
+
+const CHANGEABLE: [&str; 7] = [
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
 ];

@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 use skiff_object::{Map, Tree, json};
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -43,6 +45,16 @@ impl Kind for HorizontalPodAutoscalerV2 {
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         row(object, &metrics(object), now)
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        autoscaler(&mut found, object.get("spec").unwrap_or(&Tree::Null));
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
+    }
 }
 
 /// Scales by load.
@@ -71,6 +83,16 @@ impl Kind for HorizontalPodAutoscalerV1 {
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         row(object, &cpu_v1(object), now)
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        autoscaler(&mut found, object.get("spec").unwrap_or(&Tree::Null));
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
     }
 }
 
@@ -410,6 +432,25 @@ fn metric(spec: &Tree, status: Option<&Tree>) -> String {
     if named { format!("{}: {text}", spec.str_at(&[source, "name"])) } else { text }
 }
 
+
+fn autoscaler(found: &mut Vec<FieldError>, spec: &Tree) {
+    let (min, max) = (spec.int_at(&["minReplicas"]), spec.int_at(&["maxReplicas"]).unwrap_or(0));
+    if let Some(min) = min.filter(|min| *min < 1) {
+        let why = "must be greater than or equal to 1";
+        found.push(FieldError::invalid(SPEC.child("minReplicas"), min, why));
+    }
+    if max < 1 {
+        found.push(FieldError::invalid(SPEC.child("maxReplicas"), max, "must be greater than 0"));
+    }
+    if min.is_some_and(|min| max < min) {
+        let why = "must be greater than or equal to `minReplicas`";
+        found.push(FieldError::invalid(SPEC.child("maxReplicas"), max, why));
+    }
+    let target = spec.get("scaleTargetRef").unwrap_or(&Tree::Null);
+    for field in ["kind", "name"] {
+        checks::required(found, target, field, SPEC.child("scaleTargetRef"));
+    }
+}
 
 #[cfg(test)]
 mod tests {

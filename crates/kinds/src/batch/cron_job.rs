@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
+use super::job::job_spec;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind};
@@ -67,6 +70,33 @@ impl Kind for CronJob {
             cells::selector(object, &["spec", "jobTemplate", "spec", "selector"]),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        let name = object.str_at(&["metadata", "name"]);
+        if name.len() > NAME_BYTES_MAX {
+            let why = format!("must be no more than {NAME_BYTES_MAX} characters");
+            found.push(FieldError::invalid("metadata.name", name, why));
+        }
+        if let Some(schedule) = checks::required(&mut found, spec, "schedule", SPEC)
+            && !is_schedule(schedule)
+        {
+            let why = format!("expected exactly 5 fields, found {}: [{schedule}]", schedule.split_whitespace().count());
+            found.push(FieldError::invalid(SPEC.child("schedule"), schedule, why));
+        }
+        checks::one_of(&mut found, spec, "concurrencyPolicy", SPEC, &["Allow", "Forbid", "Replace"]);
+        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            checks::not_negative(&mut found, spec, field, SPEC);
+        }
+        let job = spec.at(&["jobTemplate", "spec"]).unwrap_or(&Tree::Null);
+        job_spec(&mut found, job, SPEC.child("jobTemplate").child("spec"));
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -81,3 +111,11 @@ const COLUMNS: &[Column] = &[
     cells::IMAGES,
     cells::SELECTOR,
 ];
+
+/// The controller adds eleven characters to the names of its jobs.
+const NAME_BYTES_MAX: usize = 52;
+
+/// Five fields or one of the named schedules; the controller reads them in detail.
+fn is_schedule(text: &str) -> bool {
+    text.starts_with('@') || text.split_whitespace().count() == 5
+}

@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 
+use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
+use skiff_object::selector::label::{self, Selector};
 use skiff_object::time::{Time, human_duration};
 use skiff_object::{Map, Tree};
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind};
@@ -82,6 +86,41 @@ impl Kind for Job {
             cells::selector(object, &["spec", "selector"]),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        job_spec(&mut found, spec, SPEC);
+        let selector = spec.get("selector");
+        if selector.is_none_or(Tree::is_null) {
+            found.push(FieldError::required(SPEC.child("selector"), ""));
+        } else {
+            found.extend(label::validate(selector, SPEC.child("selector")));
+            if let Ok(selector) = Selector::from_object(selector) {
+                checks::matches_template(&mut found, object, &selector);
+            }
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        let indexed = new.str_at(&["spec", "completionMode"]) == "Indexed";
+        if !indexed {
+            checks::immutable(&mut found, new, old, &["spec", "completions"]);
+        }
+        checks::immutable(&mut found, new, old, &["spec", "selector"]);
+        checks::immutable(&mut found, new, old, &["spec", "completionMode"]);
+        checks::immutable(&mut found, new, old, &["spec", "podFailurePolicy"]);
+        checks::immutable(&mut found, new, old, &["spec", "backoffLimitPerIndex"]);
+        // A job that never started may still be told where to run.
+        let held = old.bool_at(&["spec", "suspend"]) == Some(true)
+            && old.at(&["status", "startTime"]).is_none_or(Tree::is_null);
+        if !held {
+            checks::immutable(&mut found, new, old, &["spec", "template"]);
+        }
+        found
+    }
 }
 
 /// A job selects its pods by its own uid, which the template carries to them.
@@ -129,5 +168,38 @@ fn completions(object: &Tree) -> String {
         (Some(wanted), _) => format!("{done}/{wanted}"),
         (None, parallel) if parallel > 1 => format!("{done}/1 of {parallel}"),
         (None, _) => format!("{done}/1"),
+    }
+}
+
+/// Everything wrong with the spec of a job, wherever it stands.
+pub(crate) fn job_spec(found: &mut Vec<FieldError>, spec: &Tree, path: Path<'_>) {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+        "ttlSecondsAfterFinished",
+    ] {
+        checks::not_negative(found, spec, field, path);
+    }
+    checks::maybe_one_of(found, spec, "completionMode", path, &["Indexed", "NonIndexed"]);
+    if spec.str_at(&["completionMode"]) == "Indexed" && spec.int_at(&["completions"]).is_none() {
+        found.push(FieldError::required(path.child("completions"), "when completion mode is Indexed"));
+    }
+    checks::maybe_one_of(found, spec, "podReplacementPolicy", path, &["Failed", "TerminatingOrFailed"]);
+    let path = path.child("template");
+    pod_spec::validate::template(found, spec.get("template").unwrap_or(&Tree::Null), path);
+    let path = path.child("spec");
+    match spec.str_at(&["template", "spec", "restartPolicy"]) {
+        "OnFailure" | "Never" => {}
+        "" | "Always" => {
+            let why = r#"valid values: "OnFailure", "Never""#;
+            found.push(FieldError::required(path.child("restartPolicy"), why));
+        }
+        other => {
+            found.push(FieldError::not_supported(path.child("restartPolicy"), other, &["OnFailure", "Never"]));
+        }
     }
 }

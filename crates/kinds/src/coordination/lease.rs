@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
@@ -28,6 +30,18 @@ impl Kind for Lease {
             cells::text(object, &["spec", "holderIdentity"]),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        checks::positive(&mut found, spec, "leaseDurationSeconds", SPEC);
+        checks::not_negative(&mut found, spec, "leaseTransitions", SPEC);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
     }
 }
 

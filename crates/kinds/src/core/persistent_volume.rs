@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -63,6 +65,31 @@ impl Kind for PersistentVolume {
             cells::text_or(object, &["spec", "volumeMode"], "<unset>"),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        if spec.list_at(&["accessModes"]).is_empty() {
+            found.push(FieldError::required(SPEC.child("accessModes"), ""));
+        }
+        if spec.get("capacity").and_then(Tree::as_map).is_none_or(|capacity| capacity.is_empty()) {
+            found.push(FieldError::required(SPEC.child("capacity"), ""));
+        }
+        let known = ["Delete", "Recycle", "Retain"];
+        checks::maybe_one_of(&mut found, spec, "persistentVolumeReclaimPolicy", SPEC, &known);
+        checks::maybe_one_of(&mut found, spec, "volumeMode", SPEC, &["Block", "Filesystem"]);
+        let sources = spec.as_map().map_or(0, |spec| spec.keys().filter(|key| is_source(key.as_str())).count());
+        match sources {
+            0 => found.push(FieldError::required(SPEC, "must specify a volume type")),
+            1 => {}
+            _ => found.push(FieldError::forbidden(SPEC, "may not specify more than 1 volume type")),
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -78,3 +105,19 @@ const COLUMNS: &[Column] = &[
     cells::AGE,
     Column::wide("VolumeMode", "string", "Whether it is a file system or a device."),
 ];
+
+/// Everything in the spec that does not say something about the volume is where it comes from.
+fn is_source(field: &str) -> bool {
+    !matches!(
+        field,
+        "capacity"
+            | "accessModes"
+            | "claimRef"
+            | "persistentVolumeReclaimPolicy"
+            | "storageClassName"
+            | "mountOptions"
+            | "volumeMode"
+            | "nodeAffinity"
+            | "volumeAttributesClassName"
+    )
+}

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::selector::label;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -55,6 +58,41 @@ impl Kind for PersistentVolumeClaim {
             cells::text_or(object, &["spec", "volumeMode"], "<unset>"),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        if spec.list_at(&["accessModes"]).is_empty() {
+            found.push(FieldError::required(SPEC.child("accessModes"), "at least 1 access mode is required"));
+        }
+        access_modes(&mut found, spec);
+        if spec.at(&["resources", "requests", "storage"]).is_none() {
+            found.push(FieldError::required("spec.resources[storage]", ""));
+        }
+        checks::maybe_one_of(&mut found, spec, "volumeMode", SPEC, &["Block", "Filesystem"]);
+        found.extend(label::validate(spec.get("selector"), SPEC.child("selector")));
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        let mut rest = new.get("spec").cloned().unwrap_or_default();
+        let before = old.get("spec").unwrap_or(&Tree::Null);
+        rules::keep(&mut rest, before, &["resources", "requests"]);
+        rules::keep(&mut rest, before, &["volumeAttributesClassName"]);
+        // The binder fills these in once.
+        for field in ["volumeName", "storageClassName"] {
+            if before.str_at(&[field]).is_empty() {
+                rules::keep(&mut rest, before, &[field]);
+            }
+        }
+        if !rules::same(Some(&rest), Some(before)) {
+            let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for \
+                       bound claims";
+            found.push(FieldError::forbidden(SPEC, why));
+        }
+        found
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -68,3 +106,12 @@ const COLUMNS: &[Column] = &[
     cells::AGE,
     Column::wide("VolumeMode", "string", "Whether it is a file system or a device."),
 ];
+
+fn access_modes(found: &mut Vec<FieldError>, spec: &Tree) {
+    let known = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    for mode in spec.list_at(&["accessModes"]).iter().filter_map(Tree::as_str) {
+        if !known.contains(&mode) {
+            found.push(FieldError::not_supported(SPEC.child("accessModes"), mode, &known));
+        }
+    }
+}

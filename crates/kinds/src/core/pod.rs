@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::SPEC;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 use crate::pod_spec::status::Summary;
@@ -64,6 +66,32 @@ impl Kind for Pod {
             readiness_gates(object).into(),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        pod_spec::validate::spec(&mut found, object.get("spec").unwrap_or(&Tree::Null), SPEC);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        let count = |object: &Tree, list: &str| object.list_at(&["spec", list]).len();
+        for list in ["containers", "initContainers"] {
+            if count(new, list) != count(old, list) {
+                let path = format!("spec.{list}");
+                found.push(FieldError::forbidden(path, "pod updates may not add or remove containers"));
+                return found;
+            }
+        }
+        let mut allowed = new.get("spec").cloned().unwrap_or_default();
+        restore_changeable(&mut allowed, old.get("spec").unwrap_or(&Tree::Null));
+        let rest = old.get("spec").cloned().unwrap_or_default();
+        if !rules::same(Some(&allowed), Some(&rest)) {
+            found.push(FieldError::forbidden("spec", format!("{ONLY_THESE_CHANGE}\n{}", differing(&allowed, &rest))));
+        }
+        tolerations_only_grow(&mut found, new, old);
+        found
+    }
 }
 
 /// A gated pod says from the start why it is not scheduled.
@@ -99,4 +127,58 @@ fn readiness_gates(object: &Tree) -> String {
     }
     let open = gates.iter().filter(|gate| cells::has_condition(object, gate.str_at(&["conditionType"]))).count();
     format!("{open}/{}", gates.len())
+}
+
+const ONLY_THESE_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
+    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
+    tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// Gives what an update may change its old value, so that only what it may not is left to differ.
+fn restore_changeable(spec: &mut Tree, old: &Tree) {
+    for list in ["containers", "initContainers"] {
+        let old_list = old.list_at(&[list]);
+        let Some(items) = spec.get_mut(list).and_then(Tree::as_list_mut) else { continue };
+        for (new, old) in items.iter_mut().zip(old_list) {
+            rules::keep(new, old, &["image"]);
+        }
+    }
+    for field in ["activeDeadlineSeconds", "tolerations"] {
+        rules::keep(spec, old, &[field]);
+    }
+    if old.int_at(&["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0)
+        && spec.int_at(&["terminationGracePeriodSeconds"]) == Some(1)
+    {
+        rules::keep(spec, old, &["terminationGracePeriodSeconds"]);
+    }
+    // While a pod is gated, nobody has looked at it yet.
+    let gates = |spec: &Tree| spec.list_at(&["schedulingGates"]).to_vec();
+    let (new_gates, old_gates) = (gates(spec), gates(old));
+    if !old_gates.is_empty() && new_gates.iter().all(|gate| old_gates.contains(gate)) {
+        for field in ["schedulingGates", "nodeSelector", "affinity"] {
+            rules::keep(spec, old, &[field]);
+        }
+    }
+}
+
+/// The fields of two specs that differ, for people.
+fn differing(new: &Tree, old: &Tree) -> String {
+    let (Some(new), Some(old)) = (new.as_map(), old.as_map()) else { return String::new() };
+    let mut fields: Vec<&str> = new.keys().chain(old.keys()).map(skiff_object::Key::as_str).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields.retain(|field| !rules::same(new.get(field), old.get(field)));
+    format!("differing: {}", fields.join(", "))
+}
+
+fn tolerations_only_grow(found: &mut Vec<FieldError>, new: &Tree, old: &Tree) {
+    let list = |object: &Tree| object.list_at(&["spec", "tolerations"]).to_vec();
+    let new = list(new);
+    // Only how long an existing toleration lasts may change.
+    let alike = |a: &Tree, b: &Tree| {
+        ["key", "operator", "value", "effect"].iter().all(|field| a.str_at(&[field]) == b.str_at(&[field]))
+    };
+    if list(old).iter().any(|one| !new.iter().any(|other| alike(one, other))) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        found.push(FieldError::forbidden("spec.tolerations", why));
+    }
 }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
@@ -40,6 +42,13 @@ impl Kind for PodTemplate {
             images,
             cells::labels(object, &["template", "metadata", "labels"]),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let template = object.get("template").unwrap_or(&Tree::Null);
+        pod_spec::validate::template(&mut found, template, Path::new("template"));
+        found
     }
 }
 

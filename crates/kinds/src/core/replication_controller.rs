@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
+use skiff_object::errors::FieldError;
+use skiff_object::selector::label::Selector;
 use skiff_object::time::Time;
 use skiff_object::{Map, Tree};
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
@@ -67,6 +70,19 @@ impl Kind for ReplicationController {
             images,
             cells::labels(object, &["spec", "selector"]),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        checks::not_negative(&mut found, spec, "replicas", SPEC);
+        checks::not_negative(&mut found, spec, "minReadySeconds", SPEC);
+        if spec.get("selector").and_then(Tree::as_map).is_none_or(Map::is_empty) {
+            found.push(FieldError::required(SPEC.child("selector"), ""));
+        }
+        checks::matches_template(&mut found, object, &Selector::from_set(spec.get("selector")));
+        pod_spec::validate::running_template(&mut found, object, "ReplicationController");
+        found
     }
 }
 

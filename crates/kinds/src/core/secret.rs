@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -42,6 +44,35 @@ impl Kind for Secret {
             cells::size(object, &["data"]),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        checks::data(&mut found, object, &["data"], "data");
+        let has = |key: &str| object.at(&["data", key]).is_some();
+        let needed: &[&str] = match object.str_at(&["type"]) {
+            "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+            "kubernetes.io/dockercfg" => &[".dockercfg"],
+            "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+            "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+            "kubernetes.io/basic-auth" if !has("username") && !has("password") => &["username", "password"],
+            _ => &[],
+        };
+        for key in needed.iter().filter(|key| !has(key)) {
+            found.push(FieldError::required(format!("data[{key}]"), ""));
+        }
+        let account = ["metadata", "annotations", "kubernetes.io/service-account.name"];
+        if object.str_at(&["type"]) == "kubernetes.io/service-account-token" && object.str_at(&account).is_empty() {
+            found.push(FieldError::required("metadata.annotations[kubernetes.io/service-account.name]", ""));
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        checks::immutable(&mut found, new, old, &["type"]);
+        checks::kept_data(&mut found, new, old, &["data"]);
+        found
     }
 }
 

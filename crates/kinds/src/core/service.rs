@@ -1,11 +1,15 @@
 //! `services` in `v1`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use skiff_object::Tree;
+use skiff_object::errors::{BadValue, FieldError};
+use skiff_object::name;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -77,6 +81,69 @@ impl Kind for Service {
             cells::labels(object, &["spec", "selector"]),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        let ty = spec.str_at(&["type"]);
+        let headless = spec.str_at(&["clusterIP"]) == "None";
+        let ports = spec.list_at(&["ports"]);
+        if ports.is_empty() && !headless && ty != "ExternalName" {
+            found.push(FieldError::required(SPEC.child("ports"), ""));
+        }
+        match ty {
+            "LoadBalancer" | "NodePort" if headless => {
+                let why = "may not be set to 'None' for LoadBalancer services".replace("LoadBalancer", ty);
+                found.push(FieldError::invalid(SPEC.child("clusterIPs").index(0), "None", why));
+            }
+            "ExternalName" => {
+                if !spec.list_at(&["clusterIPs"]).is_empty() {
+                    let why = "may not be set for ExternalName services";
+                    found.push(FieldError::forbidden(SPEC.child("clusterIPs"), why));
+                }
+                let host = spec.str_at(&["externalName"]);
+                let host = host.strip_suffix('.').unwrap_or(host);
+                if host.is_empty() {
+                    found.push(FieldError::required(SPEC.child("externalName"), ""));
+                } else {
+                    checks::invalid(&mut found, SPEC.child("externalName"), host, name::dns1123_subdomain(host));
+                }
+            }
+            _ => {}
+        }
+        service_ports(&mut found, ports, ty);
+        found.extend(name::labels(spec.get("selector"), SPEC.child("selector")));
+        checks::one_of(&mut found, spec, "sessionAffinity", SPEC, &["ClientIP", "None"]);
+        checks::one_of(&mut found, spec, "type", SPEC, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+        checks::maybe_one_of(&mut found, spec, "externalTrafficPolicy", SPEC, &["Cluster", "Local"]);
+        checks::maybe_one_of(&mut found, spec, "internalTrafficPolicy", SPEC, &["Cluster", "Local"]);
+        let list = SPEC.child("externalIPs");
+        for (index, ip) in spec.list_at(&["externalIPs"]).iter().filter_map(Tree::as_str).enumerate() {
+            checks::invalid(&mut found, list.index(index), ip, name::ip(ip));
+        }
+        if let Some(seconds) = spec.int_at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"])
+            && !(1..=DAY_SECONDS).contains(&seconds)
+        {
+            let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+            found.push(FieldError::invalid(path, seconds, format!("must be greater than 0 and less than {DAY_SECONDS}")));
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        let internal = |object: &Tree| object.str_at(&["spec", "type"]) != "ExternalName";
+        let (is, was) = (new.list_at(&["spec", "clusterIPs"]), old.list_at(&["spec", "clusterIPs"]));
+        if internal(new)
+            && internal(old)
+            && let (Some(is), Some(was)) = (is.first(), was.first())
+            && is != was
+        {
+            let why = "may not change once set";
+            found.push(FieldError::invalid(SPEC.child("clusterIPs").index(0), BadValue::from(is), why));
+        }
+        found
+    }
 }
 
 /// How long a client stays with its endpoint.
@@ -119,4 +186,44 @@ fn ports(object: &Tree) -> String {
     };
     let ports: Vec<String> = object.list_at(&["spec", "ports"]).iter().map(port).collect();
     if ports.is_empty() { "<none>".to_owned() } else { ports.join(",") }
+}
+
+const DAY_SECONDS: i64 = 86_400;
+
+fn service_ports(found: &mut Vec<FieldError>, ports: &[Tree], ty: &str) {
+    let list = SPEC.child("ports");
+    let (mut names, mut numbers, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for (index, port) in ports.iter().enumerate() {
+        let path = list.index(index);
+        let name = port.str_at(&["name"]);
+        if !name.is_empty() {
+            checks::invalid(found, path.child("name"), name, name::dns1123_label(name));
+            if !names.insert(name) {
+                found.push(FieldError::duplicate(path.child("name"), name));
+            }
+        } else if ports.len() > 1 {
+            found.push(FieldError::required(path.child("name"), ""));
+        }
+        let number = port.int_at(&["port"]).unwrap_or(0);
+        checks::invalid_number(found, path.child("port"), number, name::port_number(number));
+        checks::one_of(found, port, "protocol", path, &["SCTP", "TCP", "UDP"]);
+        checks::port(found, port.get("targetPort"), path.child("targetPort"));
+        let app = port.str_at(&["appProtocol"]);
+        if !app.is_empty() {
+            checks::invalid(found, path.child("appProtocol"), app, name::qualified_name(app));
+        }
+        let protocol = port.str_at(&["protocol"]);
+        if !numbers.insert((protocol, number)) {
+            found.push(FieldError::duplicate(path, BadValue::from(port)));
+        }
+        let Some(node_port) = port.int_at(&["nodePort"]).filter(|port| *port != 0) else { continue };
+        checks::invalid_number(found, path.child("nodePort"), node_port, name::port_number(node_port));
+        if ty == "ClusterIP" {
+            let why = "may not be used when `type` is 'ClusterIP'";
+            found.push(FieldError::forbidden(path.child("nodePort"), why));
+        }
+        if !node_ports.insert((protocol, node_port)) {
+            found.push(FieldError::duplicate(path.child("nodePort"), node_port));
+        }
+    }
 }

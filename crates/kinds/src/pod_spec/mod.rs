@@ -3,5 +3,6 @@
 mod default;
 pub(crate) mod resources;
 pub(crate) mod status;
+pub(crate) mod validate;
 
 pub(crate) use default::{pod, template, volume_claim_spec, volume_source};

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::{BadValue, FieldError};
+use skiff_object::selector::label;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
@@ -35,6 +38,24 @@ impl Kind for PodDisruptionBudget {
             cells::number(object, &["status", "disruptionsAllowed"]),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        let has = |field: &str| spec.get(field).is_some_and(|value| !value.is_null());
+        if has("minAvailable") && has("maxUnavailable") {
+            let why = "minAvailable and maxUnavailable cannot be both set";
+            found.push(FieldError::invalid(SPEC, BadValue::from(spec), why));
+        }
+        checks::count_or_percent(&mut found, spec, "minAvailable", SPEC);
+        checks::count_or_percent(&mut found, spec, "maxUnavailable", SPEC);
+        found.extend(label::validate(spec.get("selector"), SPEC.child("selector")));
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
     }
 }
 

@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
+use crate::rules;
 use crate::table::Column;
 
 /// Who has a role in a namespace.
@@ -34,6 +37,21 @@ impl Kind for RoleBinding {
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         cells::binding(object, now)
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        checks::role_binding(&mut found, object, &["ClusterRole", "Role"]);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        if !rules::same(new.get("roleRef"), old.get("roleRef")) {
+            let value = BadValue::from(new.get("roleRef"));
+            found.push(FieldError::invalid("roleRef", value, "cannot change roleRef"));
+        }
+        found
     }
 }
 

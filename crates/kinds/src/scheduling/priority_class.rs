@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind};
@@ -40,6 +43,33 @@ impl Kind for PriorityClass {
             cells::text_or(object, &["preemptionPolicy"], "PreemptLowerPriority"),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let name = object.str_at(&["metadata", "name"]);
+        let value = object.int_at(&["value"]).unwrap_or(0);
+        let system = matches!(name, "system-node-critical" | "system-cluster-critical");
+        if name.starts_with("system-") && !system {
+            let why = "priority class names with 'system-' prefix are reserved for system use only. error: this name is \
+                       reserved";
+            found.push(FieldError::forbidden("metadata.name", why));
+        } else if !system && value > HIGHEST_USER_PRIORITY {
+            let why = format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
+            found.push(FieldError::forbidden("value", why));
+        }
+        let policies = ["Never", "PreemptLowerPriority"];
+        checks::maybe_one_of(&mut found, object, "preemptionPolicy", Path::root(), &policies);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        if new.int_at(&["value"]) != old.int_at(&["value"]) {
+            found.push(FieldError::forbidden("value", "may not be changed in an update."));
+        }
+        checks::immutable(&mut found, new, old, &["preemptionPolicy"]);
+        found
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -49,3 +79,5 @@ const COLUMNS: &[Column] = &[
     cells::AGE,
     Column::new("PreemptionPolicy", "string", "Whether its pods push others out."),
 ];
+
+const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;

@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
+use crate::rules;
 use crate::table::Column;
 
 /// How storage is made.
@@ -42,6 +46,26 @@ impl Kind for StorageClass {
             expands.into(),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        checks::required(&mut found, object, "provisioner", Path::root());
+        checks::maybe_one_of(&mut found, object, "reclaimPolicy", Path::root(), &["Delete", "Retain"]);
+        let modes = ["Immediate", "WaitForFirstConsumer"];
+        checks::one_of(&mut found, object, "volumeBindingMode", Path::root(), &modes);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            if !rules::same(new.get(field), old.get(field)) {
+                let why = format!("updates to {field} are forbidden.");
+                found.push(FieldError::forbidden(field, why));
+            }
+        }
+        found
     }
 }
 
