@@ -25,9 +25,11 @@ mod machine;
 mod namespace;
 pub mod netlink;
 pub mod pod;
+mod probe;
 pub mod proxy;
 
 pub use cidr::{Cidr, ParseCidrError};
 pub use error::{Cause, NetError, Result};
 pub use machine::{ClusterTag, HostChange, Machine, MachineConfig, UPLINK, free_subnet};
 pub use namespace::Namespace;
+pub use probe::{forward_drops, probe};

@@ -160,7 +160,7 @@ impl AsFd for Namespace {
 }
 
 /// Runs `work` on a fresh thread, because a namespace change must not outlive it.
-fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+pub(crate) fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("netns".into())

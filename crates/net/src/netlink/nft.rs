@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 pub(crate) use self::rule::Rule;
 use super::socket::outcome;
-use super::{Attributes, Message, Protocol, Socket, text};
+use super::{Attributes, Message, Protocol, Socket, text, u32_be};
 use crate::error::{Cause, NetError, Result};
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -20,6 +20,7 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DEL_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const DEL_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const NEW_SET: u16 = SUBSYSTEM | 9;
@@ -57,6 +58,7 @@ pub(crate) mod kind {
 pub(crate) enum Hook {
     Prerouting = 0,
     Input = 1,
+    Forward = 2,
     Output = 3,
     Postrouting = 4,
 }
@@ -394,6 +396,29 @@ impl Tables {
         Ok(tables)
     }
 
+    /// Base chains of every IPv4 family at `hook` whose policy is to drop.
+    pub(crate) fn dropping_chains(&mut self, hook: Hook) -> Result<Vec<String>> {
+        const POLICY_DROP: u32 = 0;
+        // struct nfgenmsg of a dump: family 0 asks for all of them.
+        let message = Message::new(GET_CHAIN, 0).fixed(&[0; 4]);
+        let mut found = Vec::new();
+        self.socket.dump(message, "list chains", |_, payload| {
+            let attributes = Attributes::new(payload.get(4..).unwrap_or_default());
+            let at = attributes.nest(4).and_then(|nest| nest.find(1)).and_then(u32_be);
+            let policy = attributes.find(5).and_then(u32_be);
+            let family = match payload.first().map(|family| i32::from(*family)) {
+                Some(libc::NFPROTO_INET) => "inet",
+                Some(libc::NFPROTO_IPV4) => "ip",
+                _ => return,
+            };
+            if (at, policy) == (Some(hook as u32), Some(POLICY_DROP)) {
+                let name = |kind| attributes.find(kind).map(text).unwrap_or_default();
+                found.push(format!("{family}/{}/{}", name(1), name(3)));
+            }
+        })?;
+        Ok(found)
+    }
+
     /// The elements of a set or map.
     pub(crate) fn elements(&mut self, table: &str, set: &str) -> Result<Vec<Element>> {
         let mut message = start(GET_ELEMENT, 0);
@@ -426,7 +451,7 @@ fn read_element(bytes: &[u8]) -> Option<Element> {
             (Some(bytes), _) => Value::Bytes(bytes.to_vec()),
             (None, Some(verdict)) => {
                 let chain = verdict.find(2).map(text);
-                let code = super::u32_be(verdict.find(1)?)? as i32;
+                let code = u32_be(verdict.find(1)?)? as i32;
                 Value::Verdict(match (code, chain) {
                     (-3, Some(chain)) => Verdict::Jump(chain),
                     (-4, Some(chain)) => Verdict::Goto(chain),

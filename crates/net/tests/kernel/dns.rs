@@ -182,6 +182,52 @@ fn pods_find_services_by_name_and_reach_them() {
     });
 }
 
+#[test]
+fn balancers_learn_whether_this_node_has_backends() {
+    lab(|lab| {
+        use std::io::{Read, Write};
+        let api = Api::default();
+        let mut balanced = service("default", "web", "10.96.0.50", json!([{"port": 80, "nodePort": 30080}]));
+        let policy = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32001});
+        balanced["spec"].as_object_mut().unwrap().extend(policy.as_object().unwrap().clone());
+        api.put("services", balanced);
+        let backends = |node: &str| {
+            let mut slice = slice("default", "web", &[Ipv4Addr::new(10, 244, 0, 9)], json!([{"port": 8080}]));
+            slice["endpoints"][0]["nodeName"] = json!(node);
+            slice
+        };
+        api.put("endpointslices", backends("node-1"));
+        let check = || {
+            lab.host
+                .run(|| {
+                    let mut stream = std::net::TcpStream::connect("10.89.7.2:32001").ok()?;
+                    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).ok()?;
+                    let head = answer.lines().next()?.to_owned();
+                    Some(format!("{head} {}", answer.lines().last()?))
+                })
+                .unwrap()
+        };
+        let said = |status: &str, count: usize| {
+            let body = format!(r#"{{"service":{{"namespace":"default","name":"web"}},"localEndpoints":{count}}}"#);
+            Some(format!("HTTP/1.1 {status} {body}"))
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (proxy, _dns, tasks) = start(lab, &api);
+            tokio::time::timeout(PATIENCE, proxy.synced()).await.unwrap();
+            let mut rounds = proxy.rounds();
+            assert_eq!(check(), said("200 OK", 1));
+            api.put("endpointslices", backends("node-2"));
+            eventually(&mut rounds, || check() == said("503 Service Unavailable", 0)).await;
+            api.delete("services", "default", "web");
+            eventually(&mut rounds, || check().is_none()).await;
+            tasks.stop().await;
+        });
+    });
+}
+
 /// Looks again after every round of the proxy.
 async fn eventually(rounds: &mut tokio::sync::watch::Receiver<u64>, holds: impl Fn() -> bool) {
     let wait = async {

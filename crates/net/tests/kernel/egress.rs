@@ -84,3 +84,20 @@ fn a_network_in_use_and_a_contradiction_are_refused() {
         links.delete_link("skabcdef").unwrap();
     });
 }
+
+#[test]
+fn this_kernel_can_do_what_a_node_needs_and_a_dropping_firewall_is_seen() {
+    on_fresh_host(|_| {
+        skiff_net::probe().unwrap();
+        assert_eq!(Routes::open().unwrap().links().unwrap().len(), 1);
+        assert_eq!(skiff_net::forward_drops().unwrap(), Vec::<String>::new());
+        let rules =
+            "add table inet guard; add chain inet guard forward { type filter hook forward priority 0; policy drop; }";
+        match std::process::Command::new("nft").arg(rules).status() {
+            Ok(status) if status.success() => {
+                assert_eq!(skiff_net::forward_drops().unwrap(), ["inet/guard/forward"]);
+            }
+            _ => eprintln!("skipped: needs nft"),
+        }
+    });
+}

@@ -261,6 +261,32 @@ fn differences_and_a_fresh_write_end_in_the_same_table() {
 }
 
 #[test]
+fn nft_reads_the_same_from_the_kernel() {
+    lab(|lab| {
+        let mut table = table(lab);
+        table.apply([web(lab, json!({}), &[(Ipv4Addr::new(10, 244, 0, 9), "node-1")])]).unwrap();
+        let list = |what: &[&str]| {
+            lab.machine.namespace().run(|| std::process::Command::new("nft").arg("list").args(what).output()).unwrap()
+        };
+        let Ok(output) = list(&["map", "ip", "skiff-services", "endpoints"]) else {
+            eprintln!("skipped: needs nft");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("10.96.0.50 . tcp . 80 . 0x00000000 : 10.244.0.9 . 8080"), "{text}");
+        let output = list(&["chain", "ip", "skiff-services", "address-1"]).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x00004000"), "{text}");
+        let output = list(&["table", "ip", "skiff-pods"]).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            text.contains("ip saddr 10.244.0.0/24 ip daddr != 10.244.0.0/16 oifname \"eth0\" masquerade"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
 fn no_connection_fails_while_backends_are_swapped() {
     lab(|lab| {
         let (a, b, client) = (backend(lab, "a"), backend(lab, "b"), lab.pod("client", &[]));
