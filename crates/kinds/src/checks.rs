@@ -268,3 +268,77 @@ pub(crate) fn role_binding(found: &mut Found, object: &Tree, kinds: &[&str]) {
         }
     }
 }
+
+/// The webhooks of an admission configuration.
+pub(crate) fn webhooks(found: &mut Found, object: &Tree) {
+    let list = Path::new("webhooks");
+    let mut names = std::collections::HashSet::new();
+    for (index, webhook) in object.list_at(&["webhooks"]).iter().enumerate() {
+        let path = list.index(index);
+        if let Some(text) = required(found, webhook, "name", path) {
+            let wrong = name::dns1123_subdomain(text);
+            if !wrong.is_empty() {
+                found.push(FieldError::invalid(path.child("name"), text, wrong.join(",")));
+            } else if text.split('.').count() < 3 {
+                let why = "should be a domain with at least three segments separated by dots";
+                found.push(FieldError::invalid(path.child("name"), text, why));
+            }
+            if !names.insert(text) {
+                found.push(FieldError::duplicate(path.child("name"), text));
+            }
+        }
+        let versions = webhook.list_at(&["admissionReviewVersions"]);
+        if versions.is_empty() {
+            let why = "must specify one of v1, v1beta1";
+            found.push(FieldError::required(path.child("admissionReviewVersions"), why));
+        } else if !versions.iter().any(|version| matches!(version.as_str(), Some("v1" | "v1beta1"))) {
+            let why = "must include at least one of v1, v1beta1";
+            let value = BadValue::from(webhook.get("admissionReviewVersions"));
+            found.push(FieldError::invalid(path.child("admissionReviewVersions"), value, why));
+        }
+        match webhook.str_at(&["sideEffects"]) {
+            "" => {
+                let why = "must specify one of None, NoneOnDryRun";
+                found.push(FieldError::required(path.child("sideEffects"), why));
+            }
+            _ => one_of(found, webhook, "sideEffects", path, &["None", "NoneOnDryRun"]),
+        }
+        maybe_one_of(found, webhook, "failurePolicy", path, &["Fail", "Ignore"]);
+        maybe_one_of(found, webhook, "matchPolicy", path, &["Equivalent", "Exact"]);
+        maybe_one_of(found, webhook, "reinvocationPolicy", path, &["IfNeeded", "Never"]);
+        if let Some(seconds) = webhook.int_at(&["timeoutSeconds"]).filter(|seconds| !(1..=30).contains(seconds)) {
+            let why = "the timeout value must be between 1 and 30 seconds";
+            found.push(FieldError::invalid(path.child("timeoutSeconds"), seconds, why));
+        }
+        for field in ["namespaceSelector", "objectSelector"] {
+            found.extend(label::validate(webhook.get(field), path.child(field)));
+        }
+        webhook_client(found, webhook, path.child("clientConfig"));
+    }
+}
+
+fn webhook_client(found: &mut Found, webhook: &Tree, path: Path<'_>) {
+    let url = webhook.str_at(&["clientConfig", "url"]);
+    let service = webhook.at(&["clientConfig", "service"]).filter(|service| !service.is_null());
+    match (url, service) {
+        ("", Some(service)) => {
+            for field in ["name", "namespace"] {
+                if service.str_at(&[field]).is_empty() {
+                    let why = format!("service {field} is required");
+                    found.push(FieldError::required(path.child("service").child(field), why));
+                }
+            }
+        }
+        ("", None) => {
+            found.push(FieldError::required(path, "exactly one of url or service is required"));
+        }
+        (_, Some(_)) => {
+            found.push(FieldError::required(path.child("url"), "exactly one of url or service is required"));
+        }
+        (url, None) if !url.starts_with("https://") => {
+            let why = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+            found.push(FieldError::invalid(path.child("url"), url, why));
+        }
+        _ => {}
+    }
+}

@@ -293,3 +293,46 @@ fn other_kinds_say_what_is_wrong() {
         "#]],
     );
 }
+
+#[test]
+fn webhooks_and_slices_say_what_is_wrong() {
+    create(
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+        r#"{"webhooks":[{"name":"a.b","clientConfig":{"url":"http://x"},"timeoutSeconds":31}]}"#,
+        expect![[r#"
+            webhooks[0].name: Invalid value: "a.b": should be a domain with at least three segments separated by dots
+            webhooks[0].admissionReviewVersions: Required value: must specify one of v1, v1beta1
+            webhooks[0].sideEffects: Required value: must specify one of None, NoneOnDryRun
+            webhooks[0].timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds
+            webhooks[0].clientConfig.url: Invalid value: "http://x": 'https' is the only allowed URL scheme; desired format: https://host[/path]
+        "#]],
+    );
+    create(
+        "discovery.k8s.io",
+        "endpointslices",
+        r#"{"addressType":"IPv4","endpoints":[{"addresses":["x"]},{}]}"#,
+        expect![[r#"
+        endpoints[0].addresses[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
+        endpoints[1].addresses: Required value: must contain at least 1 address
+    "#]],
+    );
+}
+
+#[test]
+fn debugging_containers_only_come() {
+    let pods = kind("", "pods");
+    let old = object(pods, &format!(r#"{{"metadata":{{"name":"x","generation":1}},"spec":{POD}}}"#));
+    let mut new = old.clone();
+    new.set(&["spec", "nodeName"], "elsewhere");
+    let debugger = object(pods, r#"{"spec":{"ephemeralContainers":[{"name":"d","image":"sh"}]}}"#);
+    new.set(&["spec", "ephemeralContainers"], debugger.list_at(&["spec", "ephemeralContainers"]).to_vec());
+    pods.prepare_subresource("ephemeralcontainers", &mut new, &old);
+    assert_eq!(new.str_at(&["spec", "nodeName"]), "");
+    assert_eq!(new.int_at(&["metadata", "generation"]), Some(2));
+    assert_eq!(lines(&pods.validate_subresource("ephemeralcontainers", &new, &old)), "");
+    assert_eq!(
+        lines(&pods.validate_subresource("ephemeralcontainers", &old, &new)),
+        "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n"
+    );
+}

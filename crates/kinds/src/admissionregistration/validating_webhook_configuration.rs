@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind};
@@ -47,6 +49,16 @@ impl Kind for ValidatingWebhookConfiguration {
             cells::size(object, &["webhooks"]),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        checks::webhooks(&mut found, object);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
     }
 }
 

@@ -3,9 +3,13 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::name;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -50,6 +54,37 @@ impl Kind for Endpoints {
             text.into(),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let subsets = Path::new("subsets");
+        for (index, subset) in object.list_at(&["subsets"]).iter().enumerate() {
+            let path = subsets.index(index);
+            let has = |list: &str| !subset.list_at(&[list]).is_empty();
+            if !has("addresses") && !has("notReadyAddresses") {
+                found.push(FieldError::required(path, "must specify `addresses` or `notReadyAddresses`"));
+            }
+            for list in ["addresses", "notReadyAddresses"] {
+                let path = path.child(list);
+                for (index, address) in subset.list_at(&[list]).iter().enumerate() {
+                    let ip = address.str_at(&["ip"]);
+                    checks::invalid(&mut found, path.index(index).child("ip"), ip, name::ip(ip));
+                }
+            }
+            let ports = path.child("ports");
+            for (index, port) in subset.list_at(&["ports"]).iter().enumerate() {
+                let path = ports.index(index);
+                let number = port.int_at(&["port"]).unwrap_or(0);
+                checks::invalid_number(&mut found, path.child("port"), number, name::port_number(number));
+                checks::one_of(&mut found, port, "protocol", path, &["SCTP", "TCP", "UDP"]);
+            }
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
     }
 }
 

@@ -92,6 +92,59 @@ impl Kind for Pod {
         tolerations_only_grow(&mut found, new, old);
         found
     }
+
+    fn prepare_subresource(&self, subresource: &str, new: &mut Tree, old: &Tree) {
+        match subresource {
+            "ephemeralcontainers" => {
+                let wanted = new.at(&["spec", "ephemeralContainers"]).cloned();
+                start_from(new, old);
+                if let Some(wanted) = wanted {
+                    new.set(&["spec", "ephemeralContainers"], wanted);
+                }
+                count_generation(new, old);
+            }
+            "resize" => {
+                let wanted = new.get("spec").cloned().unwrap_or_default();
+                start_from(new, old);
+                resize(new, &wanted);
+                count_generation(new, old);
+            }
+            _ => {
+                rules::prepare_subresource(subresource, new, old);
+                if subresource == "status" {
+                    rules::keep(new, old, &["status", "qosClass"]);
+                }
+            }
+        }
+    }
+
+    fn validate_subresource(&self, subresource: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        match subresource {
+            "ephemeralcontainers" => {
+                let mut found = self.validate_create(new);
+                let list = |object: &Tree| object.list_at(&["spec", "ephemeralContainers"]).to_vec();
+                let kept = list(new);
+                for one in list(old) {
+                    let name = one.str_at(&["name"]);
+                    let path = "spec.ephemeralContainers";
+                    match kept.iter().find(|other| other.str_at(&["name"]) == name) {
+                        Some(same) if rules::same(Some(same), Some(&one)) => {}
+                        Some(_) => {
+                            let why = format!("existing ephemeral containers \"{name}\" may not be changed");
+                            found.push(FieldError::forbidden(path, why));
+                        }
+                        None => {
+                            let why = format!("existing ephemeral containers \"{name}\" may not be removed");
+                            found.push(FieldError::forbidden(path, why));
+                        }
+                    }
+                }
+                found
+            }
+            "resize" => self.validate_create(new),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A gated pod says from the start why it is not scheduled.
@@ -180,5 +233,38 @@ fn tolerations_only_grow(found: &mut Vec<FieldError>, new: &Tree, old: &Tree) {
     if list(old).iter().any(|one| !new.iter().any(|other| alike(one, other))) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         found.push(FieldError::forbidden("spec.tolerations", why));
+    }
+}
+
+/// A write through a subresource changes only its part: everything else is as it was. What the
+/// server has put into the metadata by now stays.
+fn start_from(new: &mut Tree, old: &Tree) {
+    rules::keep(new, old, &["spec"]);
+    rules::keep(new, old, &["status"]);
+    rules::keep(new, old, &["metadata", "generation"]);
+}
+
+fn count_generation(new: &mut Tree, old: &Tree) {
+    if !rules::same(new.get("spec"), old.get("spec")) {
+        let next = old.int_at(&["metadata", "generation"]).unwrap_or(0).saturating_add(1);
+        new.set(&["metadata", "generation"], next);
+    }
+}
+
+/// Takes over what a container may use, container by container.
+fn resize(object: &mut Tree, wanted: &Tree) {
+    for list in ["containers", "initContainers"] {
+        let sources = wanted.list_at(&[list]);
+        let Some(items) = object.at_mut(&["spec", list]).and_then(Tree::as_list_mut) else { continue };
+        for container in items {
+            let source = sources.iter().find(|one| one.str_at(&["name"]) == container.str_at(&["name"]));
+            if let Some(source) = source {
+                rules::keep(container, source, &["resources"]);
+                rules::keep(container, source, &["resizePolicy"]);
+            }
+        }
+    }
+    if let Some(spec) = object.get_mut("spec") {
+        rules::keep(spec, wanted, &["resources"]);
     }
 }

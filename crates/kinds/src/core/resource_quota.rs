@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 
-use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::name;
+use skiff_object::quantity::Quantity;
 use skiff_object::time::Time;
+use skiff_object::{Map, Tree};
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -36,6 +40,27 @@ impl Kind for ResourceQuota {
             cells::quota(object, true),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let hard = SPEC.child("hard");
+        for (key, value) in object.at(&["spec", "hard"]).and_then(Tree::as_map).into_iter().flat_map(Map::iter) {
+            let key = key.as_str();
+            checks::invalid(&mut found, hard.key(key), key, name::qualified_name(key));
+            let amount = value.as_str().and_then(|text| text.parse::<Quantity>().ok());
+            if let Some(amount) = amount.filter(|amount| amount.is_negative()) {
+                let why = "must be greater than or equal to 0";
+                found.push(FieldError::invalid(hard.key(key), amount.to_string(), why));
+            }
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        checks::immutable(&mut found, new, old, &["spec", "scopes"]);
+        found
     }
 }
 

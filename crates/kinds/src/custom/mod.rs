@@ -11,6 +11,7 @@ mod validate;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use columns::PrinterColumn;
 use skiff_object::errors::FieldError;
 use skiff_object::path::Path;
 use skiff_object::time::Time;
@@ -19,7 +20,7 @@ use skiff_object::{Schema, Tree};
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 use crate::table::{self, Column};
-use columns::PrinterColumn;
+
 pub use compile::{CompileError, compile};
 use validate::Rules;
 

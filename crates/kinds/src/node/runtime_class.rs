@@ -3,9 +3,13 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::name;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
@@ -28,6 +32,19 @@ impl Kind for RuntimeClass {
             cells::text(object, &["handler"]),
             cells::age(object, now),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let handler = object.str_at(&["handler"]);
+        checks::invalid(&mut found, Path::new("handler"), handler, name::dns1123_label(handler));
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        checks::immutable(&mut found, new, old, &["handler"]);
+        found
     }
 }
 
