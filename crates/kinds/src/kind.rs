@@ -168,7 +168,7 @@ pub trait Kind: Send + Sync {
 
     /// The labels a field selector may name beyond those of every kind.
     fn selectable_fields(&self) -> &'static [&'static str] {
-        &[]
+        rules::selectable_fields(self.facts().group.as_str(), self.facts().plural.as_str())
     }
 
     /// The value that a field selector compares; `""` when there is none. Some labels are accepted

@@ -50,8 +50,65 @@ pub fn prepare_subresource(subresource: &str, new: &mut Tree, old: &Tree) {
     }
 }
 
-/// The string, number or truth value at a dotted path, as text.
+/// The labels that upstream's field selectors know beyond name and namespace
+/// (`AddFieldLabelConversionFunc` of each API group).
+pub fn selectable_fields(group: &str, plural: &str) -> &'static [&'static str] {
+    match (group, plural) {
+        ("", "pods") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        ("", "nodes") => &["spec.unschedulable"],
+        ("", "namespaces") => &["status.phase"],
+        ("", "secrets") => &["type"],
+        ("", "services") => &["spec.clusterIP", "spec.type"],
+        ("", "replicationcontrollers") | ("apps", "replicasets") => &["status.replicas"],
+        ("batch", "jobs") => &["status.successful"],
+        ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
+        ("resource.k8s.io", "resourceslices") => &["spec.nodeName", "spec.driver"],
+        ("" | "events.k8s.io", "events") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        _ => &[],
+    }
+}
+
+/// The string, number or truth value at a dotted path, as text. What an absent field stands for
+/// and what labels call otherwise than the object does is as upstream has it.
 pub fn field_value(object: &Tree, label: &str) -> String {
+    match label {
+        // Accepted, and never equal to anything.
+        "status.podIPs" => return String::new(),
+        "status.successful" => return object.int_at(&["status", "succeeded"]).unwrap_or(0).to_string(),
+        "status.replicas" => return object.int_at(&["status", "replicas"]).unwrap_or(0).to_string(),
+        "spec.unschedulable" | "spec.hostNetwork" => {
+            let path: Vec<&str> = label.split('.').collect();
+            return object.bool_at(&path).unwrap_or(false).to_string();
+        }
+        "source" => {
+            let component = object.str_at(&["source", "component"]);
+            let component = if component.is_empty() { object.str_at(&["reportingComponent"]) } else { component };
+            return component.to_owned();
+        }
+        _ => {}
+    }
     let found = label.split('.').try_fold(object, |tree, key| tree.get(key));
     match found {
         Some(Tree::Str(text)) => text.to_string(),
