@@ -7,7 +7,7 @@ use skiff_net::netlink::route::{Route, Routes, VethEnd};
 use skiff_net::pod::PodNetwork;
 use skiff_net::{ClusterTag, Machine, Namespace, free_subnet};
 
-use crate::lab::{ask, block_on, config, on_fresh_host, serve};
+use crate::lab::{Folder, ask, block_on, config, on_fresh_host, serve};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -19,7 +19,7 @@ fn forwarding() -> String {
 #[test]
 fn pods_reach_the_world_through_the_host_and_the_host_is_left_as_it_was() {
     on_fresh_host(|host| {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let world = Namespace::ensure(&folder.path().join("world")).unwrap();
         let mut links = Routes::open().unwrap();
         let near = VethEnd { name: "uplink", mac: [2, 0, 0, 0, 0, 1], master: None };
@@ -71,7 +71,7 @@ fn pods_reach_the_world_through_the_host_and_the_host_is_left_as_it_was() {
 #[test]
 fn a_network_in_use_and_a_contradiction_are_refused() {
     on_fresh_host(|_| {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let mut wrong = config(&folder, 2);
         wrong.pod_cidr = "10.0.0.0/24".parse().unwrap();
         let error = Machine::ensure(wrong).unwrap_err().to_string();

@@ -13,10 +13,33 @@ use skiff_net::{ClusterTag, Machine, MachineConfig, Namespace};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Lab {
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) folder: Folder,
     pub(crate) host: Namespace,
     pub(crate) machine: Arc<Machine>,
     pub(crate) pods: PodNetwork,
+}
+
+/// A temporary folder that keeps no namespaces when a test fails.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.path()).into_iter().flatten().flatten() {
+            if Namespace::open(&entry.path()).is_ok() {
+                let _ = Namespace::remove(&entry.path());
+            }
+        }
+    }
 }
 
 pub(crate) struct Pod {
@@ -54,7 +77,7 @@ pub(crate) fn on_fresh_host(test: impl FnOnce(Namespace) + Send) {
     });
 }
 
-pub(crate) fn config(folder: &tempfile::TempDir, host: u8) -> MachineConfig {
+pub(crate) fn config(folder: &Folder, host: u8) -> MachineConfig {
     MachineConfig {
         cluster: ClusterTag::new([0xab, 0xcd, 0xef]),
         subnet: 7,
@@ -68,7 +91,7 @@ pub(crate) fn config(folder: &tempfile::TempDir, host: u8) -> MachineConfig {
 
 impl Lab {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let (machine, _) = Machine::ensure(config(&folder, 2)).unwrap();
         let machine = Arc::new(machine);
         let pods = PodNetwork::open(machine.clone(), folder.path().join("addresses")).unwrap();
