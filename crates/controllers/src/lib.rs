@@ -52,9 +52,6 @@ impl Default for Config {
     }
 }
 
-/// Makes an endpoint with the identity of the service account `kube-system/<name>`.
-pub type EndpointFactory = dyn Fn(&str) -> Arc<dyn Endpoint> + Send + Sync;
-
 /// One line registers a controller: its module, which has `NAME` and `start`.
 macro_rules! controllers {
     ($($module:ident)*) => {
@@ -66,6 +63,7 @@ macro_rules! controllers {
 }
 
 controllers! {
+    cron_job
     daemon_set
     deployment
     endpoint_slice
@@ -74,11 +72,14 @@ controllers! {
     job
     namespace
     node_lifecycle
+    pod_disruption
     pod_gc
     replica_set
     replication_controller
+    resource_quota
     root_ca
     service_account
+    stateful_set
     taint_eviction
     tokens
     ttl_after_finished
@@ -91,9 +92,19 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     CONTROLLERS.iter().map(|(name, _)| *name).enumerate().filter(first).map(|(_, name)| name)
 }
 
-/// Starts every controller under `tasks`, each with its own identity.
+/// The user that reads for the shared caches, and for which the tokens controller acts (as
+/// upstream): it is bound to the role `system:kube-controller-manager`.
+pub const MANAGER: &str = "system:kube-controller-manager";
+
+/// The user that the controller `name` acts as.
+pub fn user(name: &str) -> String {
+    if name == tokens::NAME { MANAGER.to_owned() } else { format!("system:serviceaccount:kube-system:{name}") }
+}
+
+/// Starts every controller under `tasks`. `endpoints` makes an endpoint for the controller of a
+/// name with the identity of its [`user`].
 pub fn start(
-    endpoints: &EndpointFactory,
+    endpoints: &(dyn Fn(&str) -> Arc<dyn Endpoint> + Send + Sync),
     informers: &Informers,
     clock: &Clock,
     random: &Random,

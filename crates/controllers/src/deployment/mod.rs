@@ -12,9 +12,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 use skiff_client::{
-    DeleteOptions, Error, Informer, Next, ObjectKey, Patch, Reconcile, Result, Severity, WorkQueue,
+    DeleteOptions, Error, Informer, Next, ObjectKey, Reconcile, Result, Severity, WorkQueue,
     run_controller,
 };
 
@@ -116,12 +115,13 @@ impl Reconcile for Driver {
         let running = self.sets_with_pods(&sets);
         let observed = Observed { deployment: &deployment, sets, sets_with_pods: running };
         let plan = plan::plan(self.ctx.clock.now(), &observed);
+        let mut current = Deployment::clone(&deployment);
         for step in plan.steps {
-            if let Err(error) = self.perform(&deployment, step, &plan.status).await {
+            if let Err(error) = self.perform(&mut current, step, &plan.status).await {
                 return if error.is_namespace_terminating() { Ok(Next::Event) } else { Err(error) };
             }
         }
-        self.write_status(&deployment, plan.status).await?;
+        self.write_status(&current, plan.status).await?;
         Ok(plan.again.map_or(Next::Event, Next::After))
     }
 }
@@ -135,7 +135,7 @@ impl Driver {
         sets.iter().map(|set| set.metadata.uid().to_owned()).filter(|uid| has_pods(uid)).collect()
     }
 
-    async fn perform(&self, deployment: &Deployment, step: Step, status: &DeploymentStatus) -> Result<()> {
+    async fn perform(&self, deployment: &mut Deployment, step: Step, status: &DeploymentStatus) -> Result<()> {
         match step {
             Step::Create(set) => self.create(deployment, *set, status).await,
             Step::Update { set, from } => {
@@ -154,9 +154,11 @@ impl Driver {
                 }
             }
             Step::SetRevision(revision) => {
-                let patch = json!({"metadata": {"annotations": {REVISION: revision}}});
-                let meta = &deployment.metadata;
-                self.ctx.client.patch::<Deployment>(meta.ns(), meta.id(), &Patch::Merge(patch)).await.map(drop)
+                // The role of this controller may update Deployments, not patch them.
+                let mut changed = deployment.clone();
+                changed.metadata.annotations.get_or_insert_default().insert(REVISION.into(), revision);
+                *deployment = self.ctx.client.replace(&changed).await?;
+                Ok(())
             }
         }
     }

@@ -1,4 +1,3 @@
-#![allow(dead_code)] // until every controller is in
 //! What several controllers need: ownership, expectations, pods, templates, selectors.
 
 pub(crate) mod batch;

@@ -1,0 +1,258 @@
+//! The controllers against the real API server, under paused time.
+
+mod sim;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+use sim::Cluster;
+use skiff_client::{DeleteOptions, Patch, Propagation};
+
+fn container(command: &str) -> Value {
+    json!({"name": "c", "image": "i", "command": [command]})
+}
+
+fn deployment(name: &str, replicas: i32, command: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container(command)]}},
+        },
+    })
+}
+
+async fn rolled_out(cluster: &Cluster, name: &str, replicas: i32) -> Deployment {
+    cluster
+        .until(
+            "the deployment is rolled out",
+            || async { cluster.client.get::<Deployment>("default", name).await.expect("a deployment") },
+            |deployment| {
+                let status = deployment.status.clone().unwrap_or_default();
+                status.observed_generation >= deployment.metadata.generation
+                    && status.updated_replicas == Some(replicas)
+                    && status.replicas == Some(replicas)
+                    && status.available_replicas == Some(replicas)
+            },
+        )
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_rolls_out_updates_and_rolls_back() {
+    let cluster = Cluster::start(&["n1", "n2"]).await;
+    cluster.apply::<Deployment>(deployment("web", 3, "one")).await;
+    let first = rolled_out(&cluster, "web", 3).await;
+    assert_eq!(revision(&first), "1");
+
+    let image = |command: &str| Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [container(command)]}}}}));
+    cluster.client.patch::<Deployment>("default", "web", &image("two")).await.unwrap();
+    let second = rolled_out(&cluster, "web", 3).await;
+    assert_eq!(revision(&second), "2");
+    assert_eq!(cluster.names::<ReplicaSet>("default").await.len(), 2);
+
+    cluster.client.patch::<Deployment>("default", "web", &image("one")).await.unwrap();
+    let third = rolled_out(&cluster, "web", 3).await;
+    assert_eq!(revision(&third), "3");
+    assert_eq!(cluster.names::<ReplicaSet>("default").await.len(), 2);
+    let scale = Patch::Merge(json!({"spec": {"replicas": 10}}));
+    cluster.client.patch::<Deployment>("default", "web", &scale).await.unwrap();
+    rolled_out(&cluster, "web", 10).await;
+    let progressing = third.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Progressing").unwrap();
+    assert_eq!((progressing.status.as_str(), progressing.reason.as_deref()), ("True", Some("NewReplicaSetAvailable")));
+    cluster.stop().await;
+}
+
+fn revision(deployment: &Deployment) -> String {
+    deployment.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_rollout_exceeds_its_deadline() {
+    let cluster = Cluster::start(&["n1"]).await;
+    let mut stuck = deployment("stuck", 1, "never-ready");
+    stuck["spec"]["progressDeadlineSeconds"] = json!(30);
+    cluster.apply::<Deployment>(stuck).await;
+    cluster
+        .until(
+            "the deadline is told",
+            || async { cluster.client.get::<Deployment>("default", "stuck").await.unwrap().status.unwrap_or_default() },
+            |status| {
+                let mut conditions = status.conditions.iter().flatten();
+                conditions.any(|c| c.reason.as_deref() == Some("ProgressDeadlineExceeded") && c.status == "False")
+            },
+        )
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletion_propagates_as_asked() {
+    let cluster = Cluster::start(&["n1"]).await;
+    for (name, propagation) in
+        [("bg", Propagation::Background), ("fg", Propagation::Foreground), ("orphan", Propagation::Orphan)]
+    {
+        cluster.apply::<Deployment>(deployment(name, 2, "run")).await;
+        rolled_out(&cluster, name, 2).await;
+        let options = DeleteOptions::default().propagation(propagation);
+        cluster.client.delete::<Deployment>("default", name, &options).await.unwrap();
+        cluster
+            .until(
+                "the deployment is gone",
+                || async { cluster.client.find::<Deployment>("default", name).await.unwrap() },
+                Option::is_none,
+            )
+            .await;
+        let expected = if propagation == Propagation::Orphan { 1 } else { 0 };
+        cluster
+            .until("its sets follow", || cluster.names::<ReplicaSet>("default"), |sets| sets.len() == expected)
+            .await;
+        cluster
+            .until("its pods follow", || cluster.names::<Pod>("default"), |pods| pods.len() == expected * 2)
+            .await;
+    }
+    let sets = cluster.client.list_all::<ReplicaSet>("default", &Default::default()).await.unwrap();
+    assert!(sets[0].metadata.owner_references.as_ref().is_none_or(Vec::is_empty));
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_comes_with_its_objects_and_goes_with_all_of_them() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster.apply::<Namespace>(json!({"metadata": {"name": "team"}})).await;
+    cluster
+        .until("the default account", || cluster.names::<ServiceAccount>("team"), |names| names == &["default"])
+        .await;
+    cluster
+        .until("the root CA", || cluster.names::<ConfigMap>("team"), |names| names == &["kube-root-ca.crt"])
+        .await;
+    let mut web = deployment("web", 2, "run");
+    web["metadata"]["namespace"] = json!("team");
+    cluster.apply::<Deployment>(web).await;
+    cluster.until("pods run", || cluster.running("team"), |pods| pods.len() == 2).await;
+    cluster.client.delete::<Namespace>("", "team", &DeleteOptions::default()).await.unwrap();
+    cluster
+        .until(
+            "the namespace is gone",
+            || async { cluster.client.find::<Namespace>("", "team").await.unwrap() },
+            Option::is_none,
+        )
+        .await;
+    assert!(cluster.names::<Pod>("team").await.is_empty());
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_finds_its_pods() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster.apply::<Deployment>(deployment("web", 3, "run")).await;
+    cluster
+        .apply::<Service>(json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+        }))
+        .await;
+    let count = |slices: &Vec<EndpointSlice>| {
+        let web = slices.iter().filter(|slice| {
+            slice.metadata.labels.as_ref().is_some_and(|labels| labels.get("kubernetes.io/service-name").is_some_and(|n| n == "web"))
+        });
+        web.flat_map(|slice| slice.endpoints.iter().flatten()).filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count()
+    };
+    let slices = || async { cluster.client.list_all::<EndpointSlice>("default", &Default::default()).await.unwrap() };
+    cluster.until("three endpoints", slices, |slices| count(slices) == 3).await;
+    let scale = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    cluster.client.patch::<Deployment>("default", "web", &scale).await.unwrap();
+    cluster.until("one endpoint", slices, |slices| count(slices) == 1).await;
+    let subsets = || async { cluster.client.get::<Endpoints>("default", "web").await.unwrap().subsets.unwrap_or_default() };
+    cluster
+        .until("the older form", subsets, |subsets| {
+            subsets.len() == 1 && subsets[0].addresses.as_ref().is_some_and(|addresses| addresses.len() == 1)
+        })
+        .await;
+    cluster.client.delete::<Service>("default", "web", &DeleteOptions::default()).await.unwrap();
+    cluster.until("no slices", slices, |slices| count(slices) == 0).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_covers_every_node() {
+    let cluster = Cluster::start(&["n1", "n2", "n3"]).await;
+    let daemon = |command: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "d", "namespace": "default"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "d"}},
+                "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [container(command)]}},
+            },
+        })
+    };
+    cluster.apply::<DaemonSet>(daemon("one")).await;
+    let status = || async { cluster.client.get::<DaemonSet>("default", "d").await.unwrap().status.unwrap_or_default() };
+    cluster.until("three run", status, |status| status.number_available == Some(3)).await;
+    let patch = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [container("two")]}}}}));
+    cluster.client.patch::<DaemonSet>("default", "d", &patch).await.unwrap();
+    cluster
+        .until("three are updated", status, |status| {
+            status.observed_generation == Some(2)
+                && status.updated_number_scheduled == Some(3)
+                && status.number_available == Some(3)
+        })
+        .await;
+    cluster.stop().await;
+}
+
+fn job(name: &str, command: &str, spec: Value) -> Value {
+    let mut job = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container(command)]}}},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        job["spec"][key] = value.clone();
+    }
+    job
+}
+
+async fn ended(cluster: &Cluster, name: &str) -> Job {
+    cluster
+        .until(
+            "the job ends",
+            || async { cluster.client.get::<Job>("default", name).await.unwrap() },
+            |job| {
+                let conditions = job.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+                conditions.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed"))
+            },
+        )
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_end_and_are_cleaned_up() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster.apply::<Job>(job("good", "succeed", json!({"completions": 5, "parallelism": 2}))).await;
+    let good = ended(&cluster, "good").await.status.unwrap();
+    assert_eq!((good.succeeded, good.failed, good.active), (Some(5), None, None));
+    assert!(good.completion_time.is_some());
+
+    cluster.apply::<Job>(job("bad", "fail", json!({"backoffLimit": 2}))).await;
+    let bad = ended(&cluster, "bad").await.status.unwrap();
+    assert_eq!((bad.succeeded, bad.failed), (None, Some(3)));
+
+    let indexed = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "ttlSecondsAfterFinished": 5});
+    cluster.apply::<Job>(job("indexed", "succeed", indexed)).await;
+    let status = ended(&cluster, "indexed").await.status.unwrap();
+    assert_eq!((status.succeeded, status.completed_indexes.as_deref()), (Some(3), Some("0-2")));
+    cluster
+        .until(
+            "the job expires",
+            || async { cluster.client.find::<Job>("default", "indexed").await.unwrap() },
+            Option::is_none,
+        )
+        .await;
+    cluster.stop().await;
+}
