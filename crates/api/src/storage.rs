@@ -11,8 +11,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::RwLock;
 use skiff_base::{Clock, Tasks};
 use skiff_kinds::Kind;
-use skiff_store::cache::Cache;
-use skiff_store::{Entry, Error, Expect, LeaseId, Revision, Store};
+use skiff_store::cache::{Cache, Change};
+use skiff_store::{Entry, Error, EventKind, Expect, LeaseId, Revision, Store};
 
 use crate::errors::{ApiError, ApiResult, Qualified};
 
@@ -146,6 +146,24 @@ impl Collection {
     fn prefix_len(&self) -> usize {
         let group = if self.group.is_empty() { "core" } else { &self.group };
         self.cluster.len() + "/registry/".len() + group.len() + 1 + self.plural.len() + 1
+    }
+
+    /// A change from the store's history, as the watch cache tells it. A delete whose last
+    /// version was compacted away tells nobody anything.
+    pub fn change(&self, kind: EventKind, entry: Entry, previous: Option<Entry>) -> Option<Change<Item>> {
+        let revision = entry.mod_revision;
+        let key = entry.key.clone();
+        let previous = previous.filter(|_| kind == EventKind::Delete || entry.create_revision != revision);
+        let current = match kind {
+            EventKind::Put => self.item(self.stored(entry)),
+            EventKind::Delete => self.item(Stored { revision, ..self.stored(previous.clone()?) }),
+        };
+        let previous = previous.map(|entry| self.item(self.stored(entry)));
+        Some(Change { kind, key, revision, current, previous })
+    }
+
+    fn item(&self, stored: Stored) -> Arc<Item> {
+        Arc::new(Item { stored, header: std::sync::OnceLock::new() })
     }
 
     /// Reads one object.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{Response, StatusCode, header};
 use skiff_store::cache::{Change, Filter, Scope, Snapshot, Watcher};
-use skiff_store::{Error, EventKind};
+use skiff_store::{Error, Event, EventKind, prefix_end};
 use tokio::time::Instant;
 
 use super::Subject;
@@ -19,7 +19,7 @@ use crate::frame::{EventType, Frames};
 use crate::request::options::ListOptions;
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::storage::{Item, Stored};
+use crate::storage::{Collection, Item, Stored};
 
 /// How often an idle watcher hears how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ struct Watch {
     initial: Option<Initial>,
     /// Chunks that are ready.
     pending: VecDeque<Bytes>,
-    changes: Option<Watcher<Item>>,
+    changes: Option<Source>,
     /// The revision up to which the client knows everything.
     delivered: u64,
     /// Changes up to here are not wanted: the client asked to start in the future.
@@ -85,6 +85,32 @@ struct Watch {
     deadline: Instant,
     next_bookmark: Instant,
     ended: bool,
+}
+
+/// Where changes come from.
+enum Source {
+    /// The watch cache, with all other watchers.
+    Cache(Watcher<Item>),
+    /// The store's history.
+    Store(skiff_store::Watch),
+}
+
+impl Source {
+    /// The next change; nothing for news that are no change.
+    async fn next(&mut self, collection: &Collection) -> Result<Option<Arc<Change<Item>>>, Error> {
+        let changes = match self {
+            Self::Cache(changes) => return changes.next().await.map(Some),
+            Self::Store(changes) => changes,
+        };
+        match changes.next().await {
+            Some(Ok(Event::Change { kind, entry, previous })) => {
+                Ok(collection.change(kind, entry, previous).map(Arc::new))
+            }
+            Some(Ok(Event::Progress(_))) => Ok(None),
+            Some(Err(error)) => Err(error),
+            None => Err(Error::Unavailable("the store ended the watch".into())),
+        }
+    }
 }
 
 /// The objects at the start of a watch, sent as if they had just been added.
@@ -130,10 +156,22 @@ impl Watch {
             }))
         };
         match self.subject.collection.cache().watch_filtered(self.scope(), after, filter).await {
-            Ok(changes) => self.changes = Some(changes),
+            Ok(changes) => self.changes = Some(Source::Cache(changes)),
+            Err(Error::Compacted { .. }) => self.start_from_store(after).await,
             Err(error) => self.fail(error),
         }
         Ok(())
+    }
+
+    /// The cache remembers only what it has seen itself, the store everything since it was
+    /// compacted: a client that comes back after a restart of the server misses nothing.
+    async fn start_from_store(&mut self, after: u64) {
+        let prefix = self.subject.collection.namespace_prefix(&self.subject.namespace);
+        let end = prefix_end(&prefix);
+        match self.subject.collection.store().watch(prefix, end, Some(after)).await {
+            Ok(changes) => self.changes = Some(Source::Store(changes)),
+            Err(error) => self.fail(error),
+        }
     }
 
     fn scope(&self) -> Scope {
@@ -171,12 +209,13 @@ impl Watch {
             tokio::select! {
                 biased;
                 () = shutdown.wait() => self.end(),
-                change = changes.next() => match change {
-                    Ok(change) => {
+                change = changes.next(&self.subject.collection) => match change {
+                    Ok(Some(change)) => {
                         if let Err(error) = self.take(&change) {
                             self.fail_with(&error);
                         }
                     }
+                    Ok(None) => {}
                     Err(error) => self.fail(error),
                 },
                 () = tokio::time::sleep_until(wake) => self.tick().await,
@@ -204,8 +243,16 @@ impl Watch {
 
     async fn tick(&mut self) {
         let now = self.server.clock().instant();
-        if let Some(changes) = &self.changes {
-            self.delivered = self.delivered.max(changes.progress().await);
+        match &self.changes {
+            Some(Source::Cache(changes)) => self.delivered = self.delivered.max(changes.progress().await),
+            Some(Source::Store(changes)) => {
+                if let Ok(outstanding) = changes.frontier().outstanding().await
+                    && outstanding.seen <= self.delivered
+                {
+                    self.delivered = self.delivered.max(outstanding.current);
+                }
+            }
+            None => {}
         }
         if now >= self.deadline {
             self.end();

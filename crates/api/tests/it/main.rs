@@ -1,0 +1,10 @@
+//! The API server on the memory store, entered as components and as clients enter it.
+
+mod access;
+mod admission;
+mod generated;
+mod lists;
+mod support;
+mod tls;
+mod watches;
+mod writes;

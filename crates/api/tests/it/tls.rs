@@ -1,0 +1,132 @@
+//! Over the network: TLS, HTTP/1.1 and HTTP/2, certificates and tokens, stopping.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use skiff_api::serve::{TlsMaterial, tls_config};
+use skiff_object::{Tree, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::support::{ADMIN_TOKEN, Api, api};
+
+/// An authority, a server certificate and a client certificate.
+struct Pki {
+    authority: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap();
+        Self { authority, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    fn issue(&self, name: &str, groups: &[&str]) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        for group in groups {
+            params.distinguished_name.push(rcgen::DnType::OrganizationName, *group);
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+}
+
+async fn listen(api: &Api, pki: &Pki) -> SocketAddr {
+    let (certificate, key) = pki.issue("localhost", &[]);
+    let tls = tls_config(&TlsMaterial {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+        client_authority: pki.authority.pem(),
+    })
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    api.server.listen(listener, tls);
+    address
+}
+
+async fn connect(address: SocketAddr, pki: &Pki, client: Option<(&str, &[&str])>, alpn: &[u8]) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match client {
+        None => builder.with_no_client_auth(),
+        Some((name, groups)) => {
+            let (certificate, key) = pki.issue(name, groups);
+            let key = rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+            builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await
+        .unwrap()
+}
+
+async fn get(stream: TlsStream<TcpStream>, version: Version, path: &str, token: Option<&str>) -> (u16, Tree) {
+    let mut request = Request::builder().uri(format!("https://localhost{path}")).header("host", "localhost");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.version(version).body(Empty::<Bytes>::new()).unwrap();
+    let response = if version == Version::HTTP_2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let driver = Box::pin(connection);
+        let sent = sender.send_request(request);
+        tokio::select! { response = sent => response.unwrap(), _ = driver => panic!("the connection ended") }
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let mut driver = Box::pin(connection);
+        let mut sent = Box::pin(sender.send_request(request));
+        let response = tokio::select! { response = &mut sent => response.unwrap(), _ = &mut driver => panic!("the connection ended") };
+        let status = response.status().as_u16();
+        let collect = Box::pin(response.into_body().collect());
+        let body = futures::future::select(collect, driver).await;
+        let futures::future::Either::Left((body, _)) = body else { panic!("the connection ended") };
+        return (status, json::decode_untyped(&body.unwrap().to_bytes()).unwrap_or_default());
+    };
+    (response.status().as_u16(), Tree::Null)
+}
+
+#[tokio::test]
+async fn certificates_tokens_and_nobody() {
+    let (api, pki) = (api().await, Pki::new());
+    let address = listen(&api, &pki).await;
+    let whoami = "/api/v1/namespaces/default";
+    let with_certificate = connect(address, &pki, Some(("jane", &["devs"])), b"http/1.1").await;
+    assert_eq!(get(with_certificate, Version::HTTP_11, whoami, None).await.0, 200);
+    let with_token = connect(address, &pki, None, b"http/1.1").await;
+    assert_eq!(get(with_token, Version::HTTP_11, whoami, Some(ADMIN_TOKEN)).await.0, 200);
+    let with_wrong_token = connect(address, &pki, None, b"http/1.1").await;
+    let (status, body) = get(with_wrong_token, Version::HTTP_11, whoami, Some("wrong")).await;
+    assert_eq!((status, body.str_at(&["message"])), (401, "Unauthorized"));
+    let nobody = connect(address, &pki, None, b"http/1.1").await;
+    assert_eq!(get(nobody, Version::HTTP_11, "/version", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_it_is_offered() {
+    let (api, pki) = (api().await, Pki::new());
+    let address = listen(&api, &pki).await;
+    let stream = connect(address, &pki, None, b"h2").await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    assert_eq!(get(stream, Version::HTTP_2, "/version", None).await.0, 200);
+}
