@@ -41,6 +41,15 @@ impl Kind for Pod {
         }
     }
 
+    fn grace_period_seconds(&self, object: &Tree) -> Option<i64> {
+        // Nobody would take care of it: no kubelet has it, or it has nothing left to stop.
+        let unbound = object.str_at(&["spec", "nodeName"]).is_empty();
+        if unbound || matches!(object.str_at(&["status", "phase"]), "Succeeded" | "Failed") {
+            return Some(0);
+        }
+        Some(object.int_at(&["spec", "terminationGracePeriodSeconds"]).unwrap_or(30))
+    }
+
     fn columns(&self) -> Cow<'_, [Column]> {
         Cow::Borrowed(COLUMNS)
     }
