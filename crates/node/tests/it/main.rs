@@ -1,0 +1,8 @@
+//! The kubelet on a real API server (memory store) with a runtime that only pretends.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod fake;
+mod pods;
+mod streams;
