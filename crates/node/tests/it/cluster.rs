@@ -18,7 +18,7 @@ use skiff_store::memory::MemoryStore;
 use crate::fake::Fake;
 
 /// Nothing a test waits for takes longer.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(15);
 
 struct InProcess(Local);
 
@@ -27,7 +27,8 @@ impl Endpoint for InProcess {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
         let attempt = format!("{} {}", request.method(), request.uri());
         let (parts, body) = self.0.call(request).await.into_parts();
-        let failed = move |error: skiff_api::body::BodyError| TransportError { attempt: attempt.clone(), cause: error.0 };
+        let failed =
+            move |error: skiff_api::body::BodyError| TransportError { attempt: attempt.clone(), cause: error.0 };
         Ok(Response::from_parts(parts, body.into_stream().map(move |chunk| chunk.map_err(&failed)).boxed()))
     }
 }
@@ -138,6 +139,20 @@ impl Cluster {
         tokio::time::timeout(DEADLINE, wait).await.expect("the pod is deleted");
     }
 
+    /// Waits until nothing of any pod is left in the runtime.
+    pub(crate) async fn emptied(&self) {
+        let empty = || {
+            let state = self.runtime.state.lock();
+            state.containers.is_empty() && state.sandboxes.is_empty()
+        };
+        let wait = async {
+            while !empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("the runtime is emptied");
+    }
+
     /// The reasons of all events about the object `name`, once `reason` is among them.
     pub(crate) async fn events(&self, name: &str, reason: &str) -> Vec<String> {
         let wait = async {
@@ -165,7 +180,8 @@ async fn start_node(client: &Client, runtime: &Arc<Fake>, dir: &std::path::Path,
     config.cluster_dns = vec![[10, 96, 0, 10].into()];
     let log_path = dir.join("kube-scheduler.log");
     std::fs::write(&log_path, "scheduling\n").unwrap();
-    config.components = vec![Component { name: "kube-scheduler".into(), log_path, started: skiff_base::Timestamp::from_secs(1_000) }];
+    config.components =
+        vec![Component { name: "kube-scheduler".into(), log_path, started: skiff_base::Timestamp::from_secs(1_000) }];
     let parts = Parts {
         client: client.clone(),
         runtime: Arc::clone(runtime) as _,

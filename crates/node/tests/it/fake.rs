@@ -89,7 +89,11 @@ impl Fake {
     /// The newest container called `name` and its id.
     pub(crate) fn container(&self, name: &str) -> Option<(String, Container)> {
         let state = self.state.lock();
-        let found = state.containers.iter().filter(|(_, container)| name_of(container) == name).max_by_key(|(id, _)| (*id).clone());
+        let found = state
+            .containers
+            .iter()
+            .filter(|(_, container)| name_of(container) == name)
+            .max_by_key(|(id, _)| (*id).clone());
         found.map(|(id, container)| (id.clone(), container.clone()))
     }
 
@@ -105,7 +109,11 @@ impl Fake {
 
     fn journal(&self, what: &str, container: &Container) {
         let mut state = self.state.lock();
-        let pod = state.sandboxes.get(&container.sandbox).and_then(|sandbox| sandbox.config.metadata.clone()).unwrap_or_default();
+        let pod = state
+            .sandboxes
+            .get(&container.sandbox)
+            .and_then(|sandbox| sandbox.config.metadata.clone())
+            .unwrap_or_default();
         state.journal.push(format!("{what} {}/{}", pod.name, name_of(container)));
     }
 }
@@ -114,7 +122,10 @@ pub(crate) fn name_of(container: &Container) -> String {
     container.config.metadata.clone().unwrap_or_default().name
 }
 
-fn selected(labels: &std::collections::HashMap<String, String>, wanted: &std::collections::HashMap<String, String>) -> bool {
+fn selected(
+    labels: &std::collections::HashMap<String, String>,
+    wanted: &std::collections::HashMap<String, String>,
+) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 

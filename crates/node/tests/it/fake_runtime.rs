@@ -16,7 +16,8 @@ impl RuntimeService for Fake {
         let id = self.id();
         let number = self.ids.load(Ordering::Relaxed);
         let config = request.config.unwrap_or_default();
-        let sandbox = Sandbox { config, ready: true, ip: format!("10.244.0.{}", number % 250 + 2), created_at: self.now() };
+        let sandbox =
+            Sandbox { config, ready: true, ip: format!("10.244.0.{}", number % 250 + 2), created_at: self.now() };
         self.state.lock().sandboxes.insert(id.clone(), sandbox);
         Ok(cri::RunPodSandboxResponse { pod_sandbox_id: id })
     }
@@ -41,7 +42,8 @@ impl RuntimeService for Fake {
 
     async fn pod_sandbox_status(&self, request: cri::PodSandboxStatusRequest) -> Answer<cri::PodSandboxStatusResponse> {
         let state = self.state.lock();
-        let sandbox = state.sandboxes.get(&request.pod_sandbox_id).ok_or_else(|| Status::not_found("no such sandbox"))?;
+        let sandbox =
+            state.sandboxes.get(&request.pod_sandbox_id).ok_or_else(|| Status::not_found("no such sandbox"))?;
         let status = cri::PodSandboxStatus {
             id: request.pod_sandbox_id,
             metadata: sandbox.config.metadata.clone(),
@@ -134,7 +136,8 @@ impl RuntimeService for Fake {
 
     async fn container_status(&self, request: cri::ContainerStatusRequest) -> Answer<cri::ContainerStatusResponse> {
         let state = self.state.lock();
-        let container = state.containers.get(&request.container_id).ok_or_else(|| Status::not_found("no such container"))?;
+        let container =
+            state.containers.get(&request.container_id).ok_or_else(|| Status::not_found("no such container"))?;
         let status = cri::ContainerStatus {
             id: request.container_id,
             metadata: container.config.metadata.clone(),
@@ -170,7 +173,10 @@ impl RuntimeService for Fake {
         Ok(stream.boxed())
     }
 
-    async fn update_runtime_config(&self, _: cri::UpdateRuntimeConfigRequest) -> Answer<cri::UpdateRuntimeConfigResponse> {
+    async fn update_runtime_config(
+        &self,
+        _: cri::UpdateRuntimeConfigRequest,
+    ) -> Answer<cri::UpdateRuntimeConfigResponse> {
         Ok(cri::UpdateRuntimeConfigResponse {})
     }
 
@@ -209,11 +215,17 @@ impl RuntimeService for Fake {
         Err(Status::unimplemented("pod_sandbox_stats"))
     }
 
-    async fn list_pod_sandbox_stats(&self, _: cri::ListPodSandboxStatsRequest) -> Answer<cri::ListPodSandboxStatsResponse> {
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: cri::ListPodSandboxStatsRequest,
+    ) -> Answer<cri::ListPodSandboxStatsResponse> {
         Err(Status::unimplemented("list_pod_sandbox_stats"))
     }
 
-    async fn checkpoint_container(&self, _: cri::CheckpointContainerRequest) -> Answer<cri::CheckpointContainerResponse> {
+    async fn checkpoint_container(
+        &self,
+        _: cri::CheckpointContainerRequest,
+    ) -> Answer<cri::CheckpointContainerResponse> {
         Err(Status::unimplemented("checkpoint_container"))
     }
 
@@ -250,11 +262,17 @@ impl RuntimeService for Fake {
         Err(Status::unimplemented("update_pod_sandbox_resources"))
     }
 
-    async fn stream_pod_sandboxes(&self, _: cri::StreamPodSandboxesRequest) -> Answer<Answers<cri::StreamPodSandboxesResponse>> {
+    async fn stream_pod_sandboxes(
+        &self,
+        _: cri::StreamPodSandboxesRequest,
+    ) -> Answer<Answers<cri::StreamPodSandboxesResponse>> {
         Err(Status::unimplemented("stream_pod_sandboxes"))
     }
 
-    async fn stream_containers(&self, _: cri::StreamContainersRequest) -> Answer<Answers<cri::StreamContainersResponse>> {
+    async fn stream_containers(
+        &self,
+        _: cri::StreamContainersRequest,
+    ) -> Answer<Answers<cri::StreamContainersResponse>> {
         Err(Status::unimplemented("stream_containers"))
     }
 

@@ -48,7 +48,10 @@ async fn exec_carries_input_output_size_and_exit_code() {
 
     let (out, status) = exec(&cluster, "v5.channel.k8s.io", "output=1&command=echo&command=3", Vec::new()).await;
     assert_eq!(out, b"echo 3");
-    assert_eq!((&status["reason"], &status["details"]["causes"][0]), (&json!("NonZeroExitCode"), &json!({"reason": "ExitCode", "message": "3"})));
+    assert_eq!(
+        (&status["reason"], &status["details"]["causes"][0]),
+        (&json!("NonZeroExitCode"), &json!({"reason": "ExitCode", "message": "3"}))
+    );
 
     let input = vec![b"\0hello".to_vec(), vec![255, 0]];
     let (out, status) = exec(&cluster, "v5.channel.k8s.io", "input=1&output=1&command=cat", input).await;
@@ -85,14 +88,17 @@ async fn legacy_port_forward_pairs_channels() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_are_served_for_pods_and_components() {
     let cluster = Cluster::start().await;
-    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "app", "image": "i:1", "command": ["say", "hello"]}]});
+    let spec =
+        json!({"restartPolicy": "Never", "containers": [{"name": "app", "image": "i:1", "command": ["say", "hello"]}]});
     cluster.create("talk", spec).await;
     cluster.until("talk", |pod| phase(pod) == "Succeeded").await;
     let answer = get(&cluster, "/containerLogs/default/talk/app?follow=true").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("hello\n"), "{answer}");
     let answer = get(&cluster, "/containerLogs/default/talk/app?previous=true").await;
     assert!(answer.contains("previous terminated container \"app\" in pod \"talk\" not found"), "{answer}");
-    assert!(get(&cluster, "/containerLogs/kube-system/kube-scheduler-node/kube-scheduler").await.contains("scheduling\n"));
+    assert!(
+        get(&cluster, "/containerLogs/kube-system/kube-scheduler-node/kube-scheduler").await.contains("scheduling\n")
+    );
     assert!(get(&cluster, "/stats/summary").await.contains("\"nodeName\":\"node\""));
     assert!(get(&cluster, "/metrics/resource").await.contains("node_memory_working_set_bytes"));
     assert!(get(&cluster, "/pods").await.contains("\"talk\""));
