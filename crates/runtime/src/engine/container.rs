@@ -232,12 +232,15 @@ impl Runtime {
         if container.phase() != v1::ContainerState::ContainerRunning {
             return;
         }
-        let process = container.state.lock().process.clone();
+        let (process, pid) = {
+            let state = container.state.lock();
+            (state.process.clone(), state.started.as_ref().map_or(0, |started| started.pid))
+        };
         if process.as_ref().is_some_and(|process| !process.has_exited()) {
             return;
         }
         let exited = super::state::load_json::<Exited>(&container.state_dir.join(file::EXIT)).unwrap_or_else(|| {
-            let code = process.and_then(|process| process.exit_status()).map(exit_code_of_status);
+            let code = process.and_then(|process| process.exit_status(pid)).map(exit_code_of_status);
             Exited {
                 code: code.unwrap_or(UNKNOWN_CODE),
                 at: self.now(),

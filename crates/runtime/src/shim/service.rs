@@ -206,7 +206,7 @@ impl Service {
                 self.reap();
             }
             Token::Listener => self.accept(),
-            Token::Pause => self.pause_end(self.pause.exit_status()),
+            Token::Pause => self.pause_end(self.pause.exit_status(self.pause_pid)),
             Token::Connection(id) => self.request(id, own_pids),
             Token::Status(index) => self.advance_start(index),
             Token::Output(index, number) => {
@@ -219,8 +219,7 @@ impl Service {
             }
             Token::Spectators(index) => self.containers[index].flush_or_drop_spectators(),
             Token::Exit(index) => {
-                let status = self.containers[index].pidfd.exit_status();
-                // Its new parent has not reaped it yet, or the kernel does not tell.
+                let status = self.containers[index].pidfd.exit_status(self.containers[index].pid);
                 self.container_end(index, status.map_or(UNKNOWN_EXIT_CODE, exit_code_of_status));
             }
         }

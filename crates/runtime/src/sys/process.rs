@@ -10,9 +10,6 @@ use super::{check, owned};
 /// `CLONE_INTO_CGROUP` of `clone3(2)`; the C library's constant does not fit its type.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// How long an adopted process may stay unreaped by init before its exit code counts as unknown.
-const REAP_WAIT_MS_MAX: i32 = 500;
-
 /// Where a cloned process finds itself.
 pub(crate) enum Cloned {
     /// In the new process.
@@ -87,13 +84,20 @@ impl PidFd {
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
     }
 
-    /// The wait status of a dead process that is nobody's we can wait for. Linux ≥ 6.15 keeps it
-    /// on the descriptor; `None` before.
-    pub(crate) fn exit_status(&self) -> Option<i32> {
-        // The status appears when the new parent reaps, which hangs the descriptor up.
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: 0, revents: 0 };
-        // SAFETY: one valid pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, REAP_WAIT_MS_MAX) };
+    /// The wait status of a dead process (of number `pid`) that we cannot wait for: from the
+    /// zombie while there is one, and afterwards from the descriptor (Linux ≥ 6.15).
+    pub(crate) fn exit_status(&self, pid: i32) -> Option<i32> {
+        if !self.has_exited() {
+            return None;
+        }
+        self.kept_status().or_else(|| {
+            let zombie = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|stat| zombie_status(&stat));
+            // Reaped in between: the number may be somebody else's by now.
+            self.kept_status().or(zombie)
+        })
+    }
+
+    fn kept_status(&self) -> Option<i32> {
         // SAFETY: all-zero is a valid pidfd_info.
         let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
         info.mask = u64::from(libc::PIDFD_INFO_EXIT);
@@ -121,9 +125,19 @@ pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
 }
 
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    field(stat, 22)?.parse().ok()
+}
+
+/// The wait status in the stat file of a zombie.
+fn zombie_status(stat: &[u8]) -> Option<i32> {
+    if field(stat, 3)? == "Z" { field(stat, 52)?.parse().ok() } else { None }
+}
+
+/// A field of `/proc/PID/stat` as proc(5) numbers them, from 3 on.
+fn field(stat: &[u8], number: usize) -> Option<&str> {
     // The command may contain spaces and parentheses; the last one ends it.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+    std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 /// Nanoseconds since the epoch, for processes that have no `Clock` (shim and helpers).

@@ -4,7 +4,10 @@
 //! group, no process, no file. The containers run busybox (Debian's `busybox-static`).
 
 mod basics;
+mod limits;
 mod machine;
+mod streams;
+mod survival;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -50,6 +53,24 @@ fn main() -> ExitCode {
         basics::mounts_show_the_host_with_the_access_asked_for,
         basics::containers_of_a_pod_share_its_network_and_processes,
         basics::events_tell_what_happens,
+        limits::a_container_is_confined,
+        limits::seccomp_denies_what_the_default_profile_denies,
+        limits::capabilities_and_users_are_dropped,
+        limits::memory_and_cpu_limits_are_set_and_an_oom_kill_is_told,
+        limits::a_read_only_root_is_read_only,
+        limits::a_privileged_container_is_not_confined,
+        limits::statistics_are_read,
+        streams::exec_gives_streams_and_exit_codes,
+        streams::exec_with_a_terminal_resizes,
+        streams::exec_sync_times_out_and_kills,
+        streams::attach_reads_and_writes,
+        streams::attach_to_a_terminal,
+        streams::port_forward_reaches_loopback,
+        survival::a_killed_shim_is_replaced,
+        survival::a_restarted_server_finds_everything_as_it_was,
+        survival::an_exit_while_nobody_watched_is_known,
+        survival::a_socket_serves_the_same_calls,
+        survival::figures,
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut failed = 0;
