@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(first("net.core.somaxconn").unwrap(), Path::new("net/core/somaxconn"));
         assert_eq!(first("net/ipv4/conf/eth0.1/rp_filter").unwrap(), Path::new("net/ipv4/conf/eth0.1/rp_filter"));
         assert!(first("kernel.panic").is_err());
-        assert!(first("net.../kernel/panic").is_err());
+        assert!(first("net/../kernel/panic").is_err());
         assert!(sysctls(&with("net.core.somaxconn"), false, true).is_err());
     }
 

@@ -152,6 +152,8 @@ fn digest(files: &BTreeMap<PathBuf, LayerFile>) -> Result<String, ImageError> {
         let mut header = tar::Header::new_gnu();
         header.set_mode(file.mode);
         header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
         let outcome = match &file.content {
             Content::Directory => {
                 header.set_entry_type(tar::EntryType::Directory);

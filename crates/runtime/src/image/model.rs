@@ -12,7 +12,6 @@ pub(crate) mod media_type {
     pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     /// What a registry is asked for.
-    #[allow(dead_code)]
     pub(crate) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
         application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, \
         application/vnd.docker.distribution.manifest.list.v2+json";

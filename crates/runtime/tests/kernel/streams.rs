@@ -38,7 +38,8 @@ pub(crate) async fn exec_gives_streams_and_exit_codes(machine: &Machine) -> Outc
     };
     let (mut out, mut err) = (String::new(), String::new());
     let (_, read_out, read_err) = tokio::join!(send, stdout.read_to_string(&mut out), stderr.read_to_string(&mut err));
-    (read_out?, read_err?);
+    read_out?;
+    read_err?;
     assert_eq!((out.len(), err.as_str()), (text.len(), "err\n"));
     assert_eq!(exit.await?, 9);
 
@@ -124,7 +125,8 @@ pub(crate) async fn attach_reads_and_writes(machine: &Machine) -> Outcome {
     let (mut out, mut err) = (String::new(), String::new());
     let all = async { tokio::join!(send, stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)) };
     let (_, read_out, read_err) = tokio::time::timeout(PATIENCE, all).await?;
-    (read_out?, read_err?);
+    read_out?;
+    read_err?;
     assert_eq!((out.len(), err.as_str()), (text.len(), "bye\n"));
     assert_eq!(exit.await?, 5);
     assert_eq!(machine.output("attach").lines().count(), 50_001);
