@@ -1,6 +1,7 @@
 //! The pod spec, shared by pods and everything that has a pod template.
 
 mod default;
+mod placement;
 pub(crate) mod resources;
 pub(crate) mod status;
 pub(crate) mod validate;

@@ -12,6 +12,7 @@
 //! version of this request.
 
 mod entries;
+mod items;
 pub mod set;
 pub mod typed;
 mod view;
