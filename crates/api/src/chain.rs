@@ -101,7 +101,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
             Err(ApiError::internal("the server could not answer this request"))
         }
     };
-    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, accepted));
+    let mut response = outcome.unwrap_or_else(|error| respond::error(&error, &accepted));
     finish(&mut response, &audit_id, &warnings.lock());
     response
 }

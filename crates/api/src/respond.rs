@@ -23,21 +23,36 @@ mod pretty;
 /// Smaller answers are not worth compressing: upstream's threshold.
 const GZIP_BYTES_MIN: usize = 128 * 1024;
 
-/// What an error looks like to this client, found out before the call is used up.
-#[derive(Clone, Copy)]
-pub struct ErrorForm(Form);
+/// What an error has to know of a request that is used up by then.
+#[derive(Clone)]
+pub struct ErrorForm {
+    headers: HeaderMap,
+    pretty: bool,
+}
 
 impl ErrorForm {
-    /// What `call` accepts; JSON when that is nothing we have.
+    /// Keeps what says which form `call` accepts. Looked at only when there is an error.
     pub fn of(call: &Call) -> Self {
-        let form = negotiate::accept(&call.headers, &call.query, Offer::RESOURCE).unwrap_or(Form::JSON);
-        Self(Form { projection: Projection::Object, ..form })
+        let mut headers = HeaderMap::new();
+        for name in [header::ACCEPT, header::USER_AGENT] {
+            if let Some(value) = call.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        Self { headers, pretty: call.query.contains("pretty=true") }
+    }
+
+    /// The form; JSON when the client accepts nothing that we have.
+    fn form(&self) -> Form {
+        let query = if self.pretty { "pretty=true" } else { "" };
+        let form = negotiate::accept(&self.headers, query, Offer::RESOURCE).unwrap_or(Form::JSON);
+        Form { projection: Projection::Object, ..form }
     }
 }
 
 /// An error as a `Status`.
-pub fn error(error: &ApiError, form: ErrorForm) -> Response<Body> {
-    let mut response = status(error.code, &error.to_status(), form.0);
+pub fn error(error: &ApiError, form: &ErrorForm) -> Response<Body> {
+    let mut response = status(error.code, &error.to_status(), form.form());
     let headers = response.headers_mut();
     if let Some(seconds) = error.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

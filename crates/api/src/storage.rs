@@ -243,13 +243,16 @@ fn relative(entry: &Entry, prefix: usize) -> Stored {
     Stored { key: entry.key.slice(skip..), value: entry.value.clone(), revision: entry.mod_revision }
 }
 
+/// Collections by plural; few plurals stand in more than one group.
+type Made = HashMap<String, Vec<Arc<Collection>>>;
+
 /// The collections of a cluster, made when first asked for.
 pub struct Collections {
     store: Arc<dyn Store>,
     cluster: Arc<str>,
     clock: Clock,
     tasks: Tasks,
-    made: RwLock<HashMap<String, Arc<Collection>>>,
+    made: RwLock<Made>,
 }
 
 impl Collections {
@@ -266,12 +269,17 @@ impl Collections {
 
     /// The collection of a storage group and plural.
     pub fn named(&self, group: &str, plural: &str) -> Arc<Collection> {
-        let id = format!("{group}/{plural}");
-        if let Some(found) = self.made.read().get(&id) {
-            return Arc::clone(found);
+        let found = |made: &Made| made.get(plural)?.iter().find(|one| one.group == group).map(Arc::clone);
+        if let Some(collection) = found(&self.made.read()) {
+            return collection;
         }
         let mut made = self.made.write();
-        Arc::clone(made.entry(id).or_insert_with(|| Arc::new(self.make(group, plural))))
+        if let Some(collection) = found(&made) {
+            return collection;
+        }
+        let collection = Arc::new(self.make(group, plural));
+        made.entry(plural.to_owned()).or_default().push(Arc::clone(&collection));
+        collection
     }
 
     fn make(&self, group: &str, plural: &str) -> Collection {

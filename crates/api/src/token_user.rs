@@ -21,6 +21,10 @@ impl ApiServer {
                 self.still_there(plural, &bound.namespace, reference).await?;
             }
         }
+        // A pod's token dies with the pod; the node in it only says where that was.
+        if let Some(node) = bound.node.as_ref().filter(|_| bound.pod.is_none()) {
+            self.still_there("nodes", "", node).await?;
+        }
         Ok((claims.user(), taken))
     }
 

@@ -1,5 +1,9 @@
 //! Service account tokens: what they claim, how they are issued, when they are taken.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use skiff_base::{Clock, Random, Timestamp};
 
@@ -71,7 +75,13 @@ pub struct Tokens {
     pub issuer: String,
     clock: Clock,
     random: Random,
+    /// Tokens whose signature has been checked, by their digest: a client shows the same one with
+    /// every request, and a check costs more than most requests.
+    verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
 }
+
+/// So many tokens are remembered before all are forgotten.
+const VERIFIED_MAX: usize = 8_192;
 
 /// Why a token is not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -87,7 +97,7 @@ pub enum TokenError {
 impl Tokens {
     /// Tokens signed by `key`.
     pub fn new(key: SigningKey, issuer: String, clock: Clock, random: Random) -> Self {
-        Self { key, issuer, clock, random }
+        Self { key, issuer, clock, random, verified: Mutex::default() }
     }
 
     /// The public key set.
@@ -120,11 +130,27 @@ impl Tokens {
     ///
     /// # Errors
     /// [`TokenError`] says what is wrong.
-    pub fn read(&self, token: &str, audiences: &[String]) -> Result<(Claims, Vec<String>), TokenError> {
-        let claims: Claims = serde_json::from_slice(&self.key.verify(token)?)
-            .map_err(|error| TokenError::Claims(format!("token claims: {error}")))?;
+    pub fn read(&self, token: &str, audiences: &[String]) -> Result<(Arc<Claims>, Vec<String>), TokenError> {
+        let claims = self.verify(token)?;
         let taken = self.check(&claims, audiences)?;
         Ok((claims, taken))
+    }
+
+    fn verify(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
+        if let Some(claims) = self.verified.lock().get(&digest) {
+            return Ok(Arc::clone(claims));
+        }
+        let claims: Claims = serde_json::from_slice(&self.key.verify(token)?)
+            .map_err(|error| TokenError::Claims(format!("token claims: {error}")))?;
+        let claims = Arc::new(claims);
+        let mut verified = self.verified.lock();
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        verified.insert(digest, Arc::clone(&claims));
+        Ok(claims)
     }
 
     /// Checks the claims as of now; gives the audiences that both sides name.
