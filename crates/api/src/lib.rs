@@ -47,6 +47,7 @@ pub mod authz;
 pub mod body;
 pub mod bootstrap;
 pub mod chain;
+pub mod custom;
 pub mod discovery;
 pub mod errors;
 mod event_lease;

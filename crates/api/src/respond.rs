@@ -280,6 +280,8 @@ pub fn list(view: View<'_>, items: &[Stored], meta: &ListMeta) -> ApiResult<Resp
 /// Stored bytes with their versions, nothing decoded.
 fn list_json(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> Bytes {
     let facts = kind.facts();
+    // A client cannot know the kind of a custom resource but by its own word.
+    let custom = skiff_kinds::builtin().kind(facts.api_version.as_str(), facts.kind.as_str()).is_none();
     let size: usize = items.iter().map(|item| item.value.len() + 40).sum();
     let mut out = BytesMut::with_capacity(size + 256);
     out.extend_from_slice(b"{\"kind\":\"");
@@ -293,7 +295,7 @@ fn list_json(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> Bytes {
         if index > 0 {
             out.extend_from_slice(b",");
         }
-        item.write_json(&mut out, false);
+        item.write_json(&mut out, custom);
     }
     out.extend_from_slice(b"]}");
     out.freeze()

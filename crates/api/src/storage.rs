@@ -58,6 +58,8 @@ pub struct Stored {
     pub revision: Revision,
 }
 
+const METADATA: &[u8] = b"\"metadata\":{";
+
 impl Stored {
     /// The JSON with its resourceVersion.
     pub fn json(&self) -> Bytes {
@@ -68,8 +70,7 @@ impl Stored {
 
     /// Appends the JSON with its resourceVersion, with or without `kind` and `apiVersion`.
     pub fn write_json(&self, out: &mut BytesMut, type_meta: bool) {
-        const METADATA: &[u8] = b"\"metadata\":{";
-        let Some(at) = find(&self.value, METADATA) else {
+        let Some(at) = find_metadata(&self.value) else {
             out.extend_from_slice(&self.value);
             return;
         };
@@ -104,10 +105,26 @@ fn itoa(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
     }
 }
 
-/// The first place of `needle`. `metadata` stands within the first hundred bytes, so a plain
-/// search is enough.
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+/// Where the object's own `"metadata":{` stands. It comes within the first hundred bytes, except
+/// in custom resources whose fields sort before it.
+fn find_metadata(json: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' if depth == 1 && json[at..].starts_with(METADATA) => return Some(at),
+            b'"' => {
+                at += 1;
+                while json.get(at).is_some_and(|byte| *byte != b'"') {
+                    at += if json[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 impl Collection {
@@ -310,6 +327,8 @@ mod tests {
         let mut item = BytesMut::new();
         pod.write_json(&mut item, false);
         assert_eq!(item, r#"{"metadata":{"resourceVersion":"42","name":"a"}}"#);
+        let custom = stored(r#"{"data":{"a\"":["metadata",{"metadata":{}}]},"metadata":{"name":"a"}}"#);
+        assert!(custom.json().ends_with(br#","metadata":{"resourceVersion":"42","name":"a"}}"#));
         assert_eq!(stored(r#"{"metadata":{}}"#).json(), r#"{"metadata":{"resourceVersion":"42"}}"#);
     }
 
