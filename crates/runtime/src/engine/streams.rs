@@ -184,7 +184,7 @@ fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Kills the helper, and with it the command, when the session is dropped early. Reaps it.
+/// Ends the command through its helper when the session is dropped early. Reaps the helper.
 struct Guard {
     process: Arc<PidFd>,
     done: bool,
@@ -193,9 +193,11 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.done {
-            let _ = self.process.signal(libc::SIGKILL);
-            // SIGKILL is prompt for a process that only waits; a zombie must not stay.
-            sys::reap(&self.process);
+            // The helper kills and reaps the command; its own zombie must not stay either. A
+            // command stuck in the kernel must not hold up whoever drops a session.
+            let _ = self.process.signal(libc::SIGTERM);
+            let process = self.process.clone();
+            let _ = std::thread::Builder::new().name("reap-exec".into()).spawn(move || sys::reap(&process));
         }
     }
 }

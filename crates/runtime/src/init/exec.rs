@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::process::{Stdio, become_process, open_terminal, set_oom_score};
 use super::user;
@@ -63,6 +64,7 @@ fn run(mut spec: File, status: &OwnedFd) -> io::Result<i32> {
             | libc::CLONE_NEWNS,
     )
     .attempt(|| "join the container's namespaces".into())?;
+    hold_back(libc::SIG_BLOCK);
     // SAFETY: this helper has one thread.
     match unsafe { clone_process(0, group.as_ref()) }.attempt(|| "start a process in the container".into())? {
         Cloned::Child => {
@@ -72,6 +74,10 @@ fn run(mut spec: File, status: &OwnedFd) -> io::Result<i32> {
             unsafe { libc::_exit(128) }
         }
         Cloned::Parent(pid, _) => {
+            COMMAND.store(pid, Ordering::SeqCst);
+            // SAFETY: the handler only calls what a signal handler may.
+            unsafe { libc::signal(libc::SIGTERM, cancel as *const () as libc::sighandler_t) };
+            hold_back(libc::SIG_UNBLOCK);
             let mut wait = 0;
             // SAFETY: a valid int.
             while let Err(error) = check(unsafe { libc::waitpid(pid, &raw mut wait, 0) }) {
@@ -81,6 +87,27 @@ fn run(mut spec: File, status: &OwnedFd) -> io::Result<i32> {
             }
             Ok(exit_code_of_status(wait))
         }
+    }
+}
+
+/// The command's process, for [`cancel`].
+static COMMAND: AtomicI32 = AtomicI32::new(0);
+
+/// Ends the command, which the helper then reaps: a dead helper would leave that to the machine's
+/// init, and a container cannot end before it has happened.
+extern "C" fn cancel(_: libc::c_int) {
+    // SAFETY: async-signal-safe; the number is a child's that is not reaped yet.
+    unsafe { libc::kill(COMMAND.load(Ordering::SeqCst), libc::SIGKILL) };
+}
+
+/// Blocks or unblocks SIGTERM.
+fn hold_back(how: libc::c_int) {
+    // SAFETY: the set is initialised before use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigprocmask(how, &raw const set, std::ptr::null_mut());
     }
 }
 

@@ -101,6 +101,7 @@ fn drop_everything() -> io::Result<()> {
 
 /// Waits for the end, reaping children on the way.
 fn hold() -> ! {
+    crate::sys::forget_program();
     // SAFETY: the set is initialised by the first call; waiting and exiting involve no memory of
     // ours. The shim has blocked all signals, so none is lost between the calls.
     unsafe {

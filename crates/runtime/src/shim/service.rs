@@ -76,6 +76,9 @@ pub(crate) fn socket_address(dir: &OwnedFd) -> io::Result<(libc::sockaddr_un, li
     Ok((address, size_of::<libc::sockaddr_un>() as libc::socklen_t))
 }
 
+/// After this long without an event a shim lets go of the memory it does not need to wait.
+const IDLE_MS: i32 = 1_000;
+
 struct Connection {
     id: u64,
     fd: OwnedFd,
@@ -139,14 +142,20 @@ impl Service {
     pub(super) fn run(mut self) -> io::Result<()> {
         let own_pids = open(Path::new("/proc/self/ns/pid"), libc::O_RDONLY)?;
         let (mut set, mut tokens) = (Vec::new(), Vec::new());
-        trim_memory();
+        let mut timeout = IDLE_MS;
         while !(self.stopping && self.pause_ended) {
             self.collect(&mut set, &mut tokens);
             // SAFETY: the vector is valid for its length.
-            match check(unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, -1) }) {
+            match check(unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout) }) {
+                Ok(0) => {
+                    trim_memory();
+                    timeout = -1;
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => drop(other.attempt(|| "poll".into())?),
             }
+            timeout = IDLE_MS;
             // Indices stay valid during the round: containers are only forgotten after it.
             for (entry, token) in set.iter().zip(&tokens) {
                 if entry.revents != 0 {
@@ -325,7 +334,6 @@ impl Service {
             container.phase = Phase::Ended;
         }
         self.answer(connection, answer, &[]);
-        trim_memory();
     }
 
     /// Waits for every dead child: ours, and orphans of containers that share our processes.
@@ -420,4 +428,5 @@ const UNKNOWN_EXIT_CODE: i32 = 255;
 fn trim_memory() {
     // SAFETY: no memory of ours is involved.
     unsafe { libc::malloc_trim(0) };
+    crate::sys::forget_program();
 }

@@ -15,7 +15,8 @@ use std::path::Path;
 
 pub(crate) use mount::{Propagation, clone_tree, filesystem, move_onto, set_attributes, set_propagation};
 pub(crate) use process::{
-    Cloned, PidFd, clone_process, exit_code_of_status, realtime_nanos, reset_signals, start_time, write_existing,
+    Cloned, PidFd, clone_process, exit_code_of_status, forget_program, realtime_nanos, reset_signals, start_time,
+    write_existing,
 };
 pub(crate) use spawn::{reap, spawn};
 pub(crate) use tree::{Beneath, open_beneath};

@@ -162,6 +162,39 @@ pub(crate) fn reset_signals() {
     }
 }
 
+/// Lets go of the program's own read-only pages: they stay in the page cache and come back one by
+/// one when they are run again. A process that only waits then maps next to nothing.
+pub(crate) fn forget_program() {
+    // SAFETY: the callback touches only what it is given, and dropping clean file-backed pages
+    // changes nothing but when they are read again.
+    unsafe { libc::dl_iterate_phdr(Some(forget_segments), std::ptr::null_mut()) };
+}
+
+unsafe extern "C" fn forget_segments(
+    info: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    const PAGE: u64 = 4_096;
+    // SAFETY: the loader gives a valid description with this many headers.
+    let headers = unsafe {
+        let info = &*info;
+        std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()).iter().map(|header| (header, info.dlpi_addr))
+    };
+    for (header, base) in headers {
+        if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+            // Whole pages only: the ends may share a page with a writable segment.
+            let start = (base + header.p_vaddr).next_multiple_of(PAGE);
+            let end = (base + header.p_vaddr + header.p_memsz) & !(PAGE - 1);
+            if end > start {
+                // SAFETY: the range lies within one read-only mapping of the program.
+                unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED) };
+            }
+        }
+    }
+    0
+}
+
 /// Writes to an existing file (a file of `/proc`, `/sys` or a cgroup) in one call.
 pub(crate) fn write_existing(path: &Path, text: &str) -> io::Result<()> {
     let file = super::open(path, libc::O_WRONLY)?;
