@@ -200,4 +200,28 @@ mod tests {
         assert_eq!(lines[10], "c 136:* rwm");
         assert_eq!(DeviceRule::everything().v1_line(), "a");
     }
+
+    #[test]
+    fn the_kernel_takes_and_applies_the_program() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let point = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+        let Some(point) = point.and_then(|line| line.split(' ').nth(1)) else { return };
+        let dir = Path::new(point).join(format!("skiff-devices-{}", std::process::id()));
+        if !nix::unistd::geteuid().is_root() || std::fs::create_dir(&dir).is_err() {
+            return;
+        }
+        let outcome = set_v2(&dir, &DeviceRule::defaults());
+        let script =
+            format!("echo $$ > {}/cgroup.procs && echo x > /dev/null && ! (: < /dev/kmsg) 2>/dev/null", dir.display());
+        let status = std::process::Command::new("/bin/sh").args(["-c", &script]).status();
+        // The group may have a dying member for a moment.
+        for _ in 0..1_000 {
+            if std::fs::remove_dir(&dir).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        outcome.unwrap();
+        assert!(status.unwrap().success(), "{script}");
+    }
 }
