@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::session::{self, Input, Output};
@@ -183,7 +184,7 @@ pub(super) async fn carry(
             };
             sink.send(message).await?;
         }
-        sink.send(Message::Close(None)).await?;
+        sink.send(close()).await?;
         sink.close().await
     };
     let mut reading = std::pin::pin!(reading);
@@ -201,6 +202,11 @@ pub(super) async fn carry(
             () = &mut reading, if !read_all => read_all = true,
         }
     }
+}
+
+/// The end as it should be; clients log a missing code as an error.
+fn close() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// What versions before 4 send: nothing on success, else the message.
@@ -240,7 +246,7 @@ where
                 Ok(read) => sink.send(Message::Binary(Bytes::copy_from_slice(&buffer[..read]))).await?,
             }
         }
-        sink.send(Message::Close(None)).await?;
+        sink.send(close()).await?;
         Ok::<(), Error>(())
     };
     let work = work(inner);
