@@ -143,6 +143,7 @@ struct Correlator {
     similar: BTreeMap<String, Similar>,
     budgets: BTreeMap<String, Budget>,
     order: VecDeque<String>,
+    last_name: i64,
 }
 
 struct Series {
@@ -170,6 +171,7 @@ impl Correlator {
             similar: BTreeMap::new(),
             budgets: BTreeMap::new(),
             order: VecDeque::new(),
+            last_name: 0,
         }
     }
 
@@ -190,7 +192,9 @@ impl Correlator {
         if !known {
             self.remember(&key, &object);
         }
-        let name = format!("{}.{:x}", field(&about.name), at.as_nanos());
+        // Named by the moment; two of one moment must differ.
+        self.last_name = at.as_nanos().max(self.last_name.saturating_add(1));
+        let name = format!("{}.{:x}", field(&about.name), self.last_name);
         let series = self.series.entry(key).or_insert(Series { name, first: at, count: 0 });
         series.count = series.count.saturating_add(1);
         let (name, first, count) = (series.name.clone(), series.first, series.count);

@@ -298,7 +298,7 @@ mod tests {
         check(Some("50%"), None, 4, 5, 1);
         check(None, Some("1"), 3, 3, 1);
         check(None, Some("1"), 2, 3, 0);
-        check(None, Some("34%"), 3, 3, 1);
+        check(None, Some("34%"), 3, 3, 2);
         check(Some("1"), None, 0, 0, 0);
     }
 }

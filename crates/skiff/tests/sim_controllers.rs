@@ -2,10 +2,13 @@
 
 mod sim;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 use sim::Cluster;
 use skiff_client::{DeleteOptions, Patch, Propagation};
@@ -49,7 +52,8 @@ async fn a_deployment_rolls_out_updates_and_rolls_back() {
     let first = rolled_out(&cluster, "web", 3).await;
     assert_eq!(revision(&first), "1");
 
-    let image = |command: &str| Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [container(command)]}}}}));
+    let image =
+        |command: &str| Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [container(command)]}}}}));
     cluster.client.patch::<Deployment>("default", "web", &image("two")).await.unwrap();
     let second = rolled_out(&cluster, "web", 3).await;
     assert_eq!(revision(&second), "2");
@@ -111,9 +115,7 @@ async fn deletion_propagates_as_asked() {
         cluster
             .until("its sets follow", || cluster.names::<ReplicaSet>("default"), |sets| sets.len() == expected)
             .await;
-        cluster
-            .until("its pods follow", || cluster.names::<Pod>("default"), |pods| pods.len() == expected * 2)
-            .await;
+        cluster.until("its pods follow", || cluster.names::<Pod>("default"), |pods| pods.len() == expected * 2).await;
     }
     let sets = cluster.client.list_all::<ReplicaSet>("default", &Default::default()).await.unwrap();
     assert!(sets[0].metadata.owner_references.as_ref().is_none_or(Vec::is_empty));
@@ -127,9 +129,7 @@ async fn a_namespace_comes_with_its_objects_and_goes_with_all_of_them() {
     cluster
         .until("the default account", || cluster.names::<ServiceAccount>("team"), |names| names == &["default"])
         .await;
-    cluster
-        .until("the root CA", || cluster.names::<ConfigMap>("team"), |names| names == &["kube-root-ca.crt"])
-        .await;
+    cluster.until("the root CA", || cluster.names::<ConfigMap>("team"), |names| names == &["kube-root-ca.crt"]).await;
     let mut web = deployment("web", 2, "run");
     web["metadata"]["namespace"] = json!("team");
     cluster.apply::<Deployment>(web).await;
@@ -158,16 +158,23 @@ async fn a_service_finds_its_pods() {
         .await;
     let count = |slices: &Vec<EndpointSlice>| {
         let web = slices.iter().filter(|slice| {
-            slice.metadata.labels.as_ref().is_some_and(|labels| labels.get("kubernetes.io/service-name").is_some_and(|n| n == "web"))
+            slice
+                .metadata
+                .labels
+                .as_ref()
+                .is_some_and(|labels| labels.get("kubernetes.io/service-name").is_some_and(|n| n == "web"))
         });
-        web.flat_map(|slice| slice.endpoints.iter().flatten()).filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count()
+        web.flat_map(|slice| slice.endpoints.iter().flatten())
+            .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
+            .count()
     };
     let slices = || async { cluster.client.list_all::<EndpointSlice>("default", &Default::default()).await.unwrap() };
     cluster.until("three endpoints", slices, |slices| count(slices) == 3).await;
     let scale = Patch::Merge(json!({"spec": {"replicas": 1}}));
     cluster.client.patch::<Deployment>("default", "web", &scale).await.unwrap();
     cluster.until("one endpoint", slices, |slices| count(slices) == 1).await;
-    let subsets = || async { cluster.client.get::<Endpoints>("default", "web").await.unwrap().subsets.unwrap_or_default() };
+    let subsets =
+        || async { cluster.client.get::<Endpoints>("default", "web").await.unwrap().subsets.unwrap_or_default() };
     cluster
         .until("the older form", subsets, |subsets| {
             subsets.len() == 1 && subsets[0].addresses.as_ref().is_some_and(|addresses| addresses.len() == 1)
@@ -243,7 +250,8 @@ async fn jobs_end_and_are_cleaned_up() {
     let bad = ended(&cluster, "bad").await.status.unwrap();
     assert_eq!((bad.succeeded, bad.failed), (None, Some(3)));
 
-    let indexed = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "ttlSecondsAfterFinished": 5});
+    let indexed =
+        json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "ttlSecondsAfterFinished": 5});
     cluster.apply::<Job>(job("indexed", "succeed", indexed)).await;
     let status = ended(&cluster, "indexed").await.status.unwrap();
     assert_eq!((status.succeeded, status.completed_indexes.as_deref()), (Some(3), Some("0-2")));
@@ -254,5 +262,138 @@ async fn jobs_end_and_are_cleaned_up() {
             Option::is_none,
         )
         .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_keeps_names_and_order() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster
+        .apply::<StatefulSet>(json!({
+            "metadata": {"name": "db", "namespace": "default"},
+            "spec": {
+                "replicas": 3, "serviceName": "db",
+                "selector": {"matchLabels": {"app": "db"}},
+                "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [container("one")]}},
+            },
+        }))
+        .await;
+    let status =
+        || async { cluster.client.get::<StatefulSet>("default", "db").await.unwrap().status.unwrap_or_default() };
+    cluster.until("three are ready", status, |status| status.ready_replicas == Some(3)).await;
+    assert_eq!(cluster.names::<Pod>("default").await, ["db-0", "db-1", "db-2"]);
+    let patch = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [container("two")]}}}}));
+    cluster.client.patch::<StatefulSet>("default", "db", &patch).await.unwrap();
+    cluster
+        .until("three are updated", status, |status| {
+            status.observed_generation == Some(2)
+                && status.updated_replicas == Some(3)
+                && status.ready_replicas == Some(3)
+                && status.current_revision == status.update_revision
+        })
+        .await;
+    let scale = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    cluster.client.patch::<StatefulSet>("default", "db", &scale).await.unwrap();
+    cluster.until("one is left", || cluster.names::<Pod>("default"), |names| names == &["db-0"]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_job_starts_jobs_and_keeps_a_short_history() {
+    let cluster = Cluster::start(&["n1"]).await;
+    let template = job("tick", "succeed", json!({}))["spec"].clone();
+    cluster
+        .apply::<CronJob>(json!({
+            "metadata": {"name": "tick", "namespace": "default"},
+            "spec": {"schedule": "*/1 * * * *", "successfulJobsHistoryLimit": 2, "jobTemplate": {"spec": template}},
+        }))
+        .await;
+    let newest = || async { cluster.names::<Job>("default").await.last().cloned().unwrap_or_default() };
+    cluster.until("the fifth start", newest, |name| name == "tick-30000005").await;
+    cluster.until("two are kept", || cluster.names::<Job>("default"), |names| names.len() == 2).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disruption_budget_limits_evictions() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster.apply::<Deployment>(deployment("web", 2, "run")).await;
+    cluster
+        .apply::<PodDisruptionBudget>(json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}},
+        }))
+        .await;
+    let allowed = || async {
+        let budget = cluster.client.get::<PodDisruptionBudget>("default", "web").await.unwrap();
+        budget.status.and_then(|status| status.disruptions_allowed)
+    };
+    rolled_out(&cluster, "web", 2).await;
+    cluster.until("none may go", allowed, |allowed| *allowed == Some(0)).await;
+    let name = cluster.names::<Pod>("default").await.remove(0);
+    let options = DeleteOptions::default();
+    let evict = || cluster.client.evict("default", &name, &options);
+    let refused = evict().await.unwrap_err();
+    assert!(refused.is_too_many_requests(), "{refused}");
+    let scale = Patch::Merge(json!({"spec": {"replicas": 3}}));
+    cluster.client.patch::<Deployment>("default", "web", &scale).await.unwrap();
+    cluster.until("one may go", allowed, |allowed| *allowed == Some(1)).await;
+    evict().await.unwrap();
+    cluster.until("it is gone", || cluster.names::<Pod>("default"), |names| !names.contains(&name)).await;
+    cluster.until("one may go again", allowed, |allowed| *allowed == Some(1)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_leave_a_node_that_falls_silent() {
+    let cluster = Cluster::start(&["n1", "n2"]).await;
+    cluster.apply::<Deployment>(deployment("web", 4, "run")).await;
+    rolled_out(&cluster, "web", 4).await;
+    cluster.silence("n1");
+    let node = || async { cluster.client.get::<Node>("", "n1").await.unwrap() };
+    cluster
+        .until("the node is unknown and tainted", node, |node| {
+            let ready = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == "Ready");
+            let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+            ready.is_some_and(|ready| ready.status == "Unknown")
+                && taints.filter(|taint| taint.key == "node.kubernetes.io/unreachable").count() == 2
+        })
+        .await;
+    let evicted = || async {
+        let pods = cluster.client.list_all::<Pod>("default", &Default::default()).await.unwrap();
+        pods.iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some("n1"))).count()
+    };
+    let _ = cluster.until("its pods go", evicted, |count| *count < 4).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn quotas_are_counted_and_token_secrets_filled() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster.until("the account", || cluster.names::<ServiceAccount>("default"), |names| !names.is_empty()).await;
+    cluster
+        .apply::<ResourceQuota>(json!({
+            "metadata": {"name": "q", "namespace": "default"},
+            "spec": {"hard": {"pods": "10", "count/configmaps": "10", "requests.cpu": "2"}},
+        }))
+        .await;
+    let mut web = deployment("web", 2, "run");
+    web["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
+    cluster.apply::<Deployment>(web).await;
+    let used = || async {
+        let quota = cluster.client.get::<ResourceQuota>("default", "q").await.unwrap();
+        let used = quota.status.and_then(|status| status.used).unwrap_or_default();
+        used.into_iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect::<Vec<_>>()
+    };
+    cluster.until("the usage", used, |used| used == &["count/configmaps=1", "pods=2", "requests.cpu=200m"]).await;
+    cluster
+        .apply::<Secret>(json!({
+            "metadata": {"name": "t", "namespace": "default",
+                "annotations": {"kubernetes.io/service-account.name": "default"}},
+            "type": "kubernetes.io/service-account-token",
+        }))
+        .await;
+    let token = || async { cluster.client.get::<Secret>("default", "t").await.unwrap().data.unwrap_or_default() };
+    cluster.until("the token", token, |data| data.contains_key("token") && data.contains_key("ca.crt")).await;
     cluster.stop().await;
 }

@@ -136,15 +136,11 @@ impl Round<'_> {
         true
     }
 
-    /// The revision of a pod that is made at `ordinal`: those before the partition, and those the
-    /// update has not reached, come back as they were.
+    /// The revision of a pod that is made at `ordinal`: those before the partition come back as they
+    /// were.
     fn revision_for(&self, ordinal: i32) -> &str {
-        let status = self.observed.set.status.clone().unwrap_or_default();
-        let rolling = self.spec.update_strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
-        let keeps = match rolling.and_then(|rolling| rolling.partition).filter(|partition| *partition > 0) {
-            Some(partition) => ordinal < self.start + partition,
-            None => ordinal < self.start + status.current_replicas.unwrap_or(0),
-        };
+        let kind = self.spec.update_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref());
+        let keeps = kind != Some("OnDelete") && ordinal < self.start + self.partition();
         if keeps { self.observed.current } else { self.observed.update }
     }
 

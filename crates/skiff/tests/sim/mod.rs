@@ -46,6 +46,8 @@ pub struct Cluster {
     pub clock: Clock,
     pub tasks: Tasks,
     pub server: Arc<ApiServer>,
+    /// Nodes that no longer report.
+    silent: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 impl Cluster {
@@ -94,7 +96,7 @@ impl Cluster {
             config,
         );
         let client = Client::new(endpoint(ADMIN.0, &[ADMIN.1]), "test");
-        let cluster = Self { client, clock, tasks, server };
+        let cluster = Self { client, clock, tasks, server, silent: Arc::default() };
         for node in nodes {
             cluster.add_node(node).await;
         }
@@ -103,16 +105,15 @@ impl Cluster {
     }
 
     async fn add_node(&self, name: &str) {
-        let node = Node {
-            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
-            ..Node::default()
-        };
+        let node =
+            Node { metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }, ..Node::default() };
         self.client.create(&node).await.expect("a node");
         let client = self.client.clone();
         let name = name.to_owned();
         let clock = self.clock.clone();
+        let silent = self.silent.clone();
         self.tasks.spawn("heartbeat", async move {
-            loop {
+            while !silent.lock().expect("no poison").contains(&name) {
                 let now = skiff_client::time::to_time(clock.now());
                 let ready = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": now});
                 let status = Patch::Strategic(json!({"status": {"conditions": [ready]}}));
@@ -120,6 +121,12 @@ impl Cluster {
                 clock.sleep(Duration::from_secs(10)).await;
             }
         });
+    }
+
+    /// The node stops reporting.
+    #[allow(dead_code)] // not every suite loses nodes
+    pub fn silence(&self, node: &str) {
+        self.silent.lock().expect("no poison").push(node.to_owned());
     }
 
     /// Creates an object of any kind from JSON.
