@@ -14,6 +14,7 @@ mod endpoint;
 mod error;
 pub mod events;
 mod informer;
+pub mod kubeconfig;
 pub mod lease;
 mod options;
 mod queue;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use skiff_client::{DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, WorkQueue, run_controller};
+use serde_json::json;
+use skiff_client::{DeleteOptions, Informer, Next, ObjectKey, Patch, Reconcile, Result, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::shared::disruption::{self, Phase, Reason};
@@ -124,6 +125,16 @@ impl Driver {
         if let Some(reason) = reason {
             let now = self.ctx.clock.now();
             return disruption::mark_and_delete(&self.ctx.client, pod, now, reason, Phase::Failed, &options).await;
+        }
+        if !pods::is_finished(pod) {
+            // Somebody may wait for its end (the Job that counts it): nobody else will tell it.
+            let failed = json!({"metadata": {"uid": pod.metadata.uid()}, "status": {"phase": "Failed"}});
+            let (namespace, name) = (pod.metadata.ns(), pod.metadata.id());
+            let patch = Patch::Strategic(failed);
+            match self.ctx.client.patch_subresource::<Pod>(namespace, name, "status", &patch).await {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
+                _ => {}
+            }
         }
         match self.ctx.client.delete::<Pod>(pod.metadata.ns(), pod.metadata.id(), &options).await {
             Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
