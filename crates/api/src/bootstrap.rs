@@ -102,7 +102,13 @@ async fn ensure_role(server: &Arc<ApiServer>, local: &Local, wanted: &PolicyObje
     check(&path, status, &body, &[StatusCode::OK])
 }
 
+/// Makes the object unless it is there. Looked for first: what is there may hold an address that
+/// a second attempt would be refused for.
 async fn create(local: &Local, path: &str, object: &Tree) -> Result<(), BootstrapError> {
+    let one = format!("{path}/{}", crate::meta::name(object));
+    if send(local, Method::GET, &one, &Tree::map()).await.0 == StatusCode::OK {
+        return Ok(());
+    }
     let (status, body) = send(local, Method::POST, path, object).await;
     check(path, status, &body, &[StatusCode::CREATED, StatusCode::CONFLICT])
 }

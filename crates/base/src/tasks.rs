@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The signal that asks a task to end. Cheap to clone; children end with their parent.
 #[derive(Clone, Debug, Default)]
@@ -55,13 +56,15 @@ impl Shutdown {
 pub struct Tasks {
     name: Arc<str>,
     shutdown: Shutdown,
+    /// This group's own, and those of the groups around it, which wait for its tasks too.
     tracker: TaskTracker,
+    around: Arc<[TaskTracker]>,
 }
 
 impl Tasks {
     /// A group called `name` (for logs) that ends with `shutdown`.
     pub fn new(name: &str, shutdown: Shutdown) -> Self {
-        Self { name: name.into(), shutdown, tracker: TaskTracker::new() }
+        Self { name: name.into(), shutdown, tracker: TaskTracker::new(), around: Arc::new([]) }
     }
 
     /// A group below this one: it ends with this one, may be stopped earlier, and this one's
@@ -70,7 +73,8 @@ impl Tasks {
         Self {
             name: format!("{}/{name}", self.name).into(),
             shutdown: self.shutdown.child(),
-            tracker: self.tracker.clone(),
+            tracker: TaskTracker::new(),
+            around: self.around.iter().chain([&self.tracker]).cloned().collect(),
         }
     }
 
@@ -96,8 +100,10 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let name: Arc<str> = format!("{}/{name}", self.name).into();
+        let tokens: Vec<TaskTrackerToken> = self.around.iter().map(TaskTracker::token).collect();
         #[allow(clippy::disallowed_methods)] // the one place that may
         drop(self.tracker.spawn(async move {
+            let _tokens = tokens;
             if let Err(panic) = std::panic::AssertUnwindSafe(future).catch_unwind().await {
                 let message = panic
                     .downcast_ref::<String>()
@@ -120,6 +126,25 @@ impl Tasks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_group_within_stops_alone_and_is_waited_for_from_outside() {
+        let outer = Tasks::new("outer", Shutdown::new());
+        outer.spawn("endless", std::future::pending());
+        let inner = outer.group("inner");
+        inner.spawn("endless", std::future::pending());
+        inner.stop().await;
+        assert!(!outer.shutdown().is_signalled());
+        let late = outer.group("late");
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let shutdown = late.shutdown().clone();
+        late.spawn_draining("drain", async move {
+            shutdown.wait().await;
+            let _ = sender.send(());
+        });
+        outer.stop().await;
+        receiver.await.expect("the inner group's task ran to its end");
+    }
 
     #[tokio::test]
     async fn stop_waits_for_draining_tasks_and_survives_panics() {

@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use skiff_client::{
-    DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, Snapshot, WorkQueue, run_controller,
-};
+use skiff_client::{DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, Snapshot, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::shared::services::{self, PodPort};
@@ -140,9 +138,8 @@ fn groups(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Option<St
             continue;
         }
         for family in &families {
-            let of_family = |address: &&str| {
-                address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4() == (family == "IPv4"))
-            };
+            let of_family =
+                |address: &&str| address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4() == (family == "IPv4"));
             let Some(address) = services::addresses(pod).into_iter().find(of_family) else { continue };
             let endpoint = endpoint(service, pod, address, &zone);
             groups.entry((family.clone(), ports.clone())).or_default().push(endpoint);

@@ -8,9 +8,7 @@ use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use skiff_client::{
-    DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, WorkQueue, run_controller,
-};
+use skiff_client::{DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::endpoint_slice::HEADLESS;

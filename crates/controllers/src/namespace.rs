@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus}
 use skiff_base::Timestamp;
 use skiff_client::time::to_time;
 use skiff_client::{
-    DeleteOptions, Discovered, Error, Informer, ListOptions, Next, ObjectKey, Propagation, Reconcile, Resource,
-    Result, WorkQueue, run_controller,
+    DeleteOptions, Discovered, Error, Informer, ListOptions, Next, ObjectKey, Propagation, Reconcile, Resource, Result,
+    WorkQueue, run_controller,
 };
 
 use crate::Context;
@@ -22,7 +22,6 @@ const FINALIZER: &str = "kubernetes";
 
 /// Content that waits for finalizers or for pods to end is looked at again after this.
 const CONTENT_RETRY: Duration = Duration::from_secs(5);
-
 
 /// Whether objects may still be made in `namespace`.
 pub(crate) fn is_active(namespace: &Namespace) -> bool {
@@ -233,7 +232,11 @@ fn plan_status(now: Timestamp, namespace: &Namespace, remaining: &Remaining) -> 
             found(
                 "DiscoveryFailed",
                 !remaining.undiscovered.is_empty(),
-                format!("Discovery failed for some groups, {} failing: {}", remaining.undiscovered.len(), remaining.undiscovered.join(", ")),
+                format!(
+                    "Discovery failed for some groups, {} failing: {}",
+                    remaining.undiscovered.len(),
+                    remaining.undiscovered.join(", ")
+                ),
                 ("ResourcesDiscovered", "All resources successfully discovered"),
             ),
         ),
@@ -246,7 +249,11 @@ fn plan_status(now: Timestamp, namespace: &Namespace, remaining: &Remaining) -> 
             found(
                 "ContentDeletionFailed",
                 !remaining.failures.is_empty(),
-                format!("Failed to delete all resource types, {} remaining: {}", remaining.failures.len(), remaining.failures.join(", ")),
+                format!(
+                    "Failed to delete all resource types, {} remaining: {}",
+                    remaining.failures.len(),
+                    remaining.failures.join(", ")
+                ),
                 ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
             ),
         ),

@@ -19,8 +19,8 @@ use skiff_client::{
 
 use crate::Context;
 use crate::shared::taints::{
-    DISK_PRESSURE, MEMORY_PRESSURE, NETWORK_UNAVAILABLE, NO_EXECUTE, NO_SCHEDULE, NOT_READY, PID_PRESSURE,
-    UNREACHABLE, UNSCHEDULABLE, taints,
+    DISK_PRESSURE, MEMORY_PRESSURE, NETWORK_UNAVAILABLE, NO_EXECUTE, NO_SCHEDULE, NOT_READY, PID_PRESSURE, UNREACHABLE,
+    UNSCHEDULABLE, taints,
 };
 use crate::shared::{Meta, batch, pods};
 
@@ -164,12 +164,7 @@ fn plan_taints<'a>(
     for (key, effect, holds) in rows {
         let present = wanted.iter().any(|taint| ours(taint, key, effect));
         if holds && !present {
-            wanted.push(Taint {
-                key: key.into(),
-                effect: effect.into(),
-                time_added: Some(to_time(now)),
-                value: None,
-            });
+            wanted.push(Taint { key: key.into(), effect: effect.into(), time_added: Some(to_time(now)), value: None });
         } else if !holds && present {
             wanted.retain(|taint| !ours(taint, key, effect));
         }
@@ -198,10 +193,16 @@ impl Reconcile for Driver {
             let mut changed = Node::clone(&node);
             changed.status.get_or_insert_default().conditions = Some(conditions);
             self.ctx.client.replace_status(&changed).await?;
-            self.ctx.events.record(&*node, Severity::Normal, "NodeNotReady", format!("Node {} status is now: NodeNotReady", key.name));
+            self.ctx.events.record(
+                &*node,
+                Severity::Normal,
+                "NodeNotReady",
+                format!("Node {} status is now: NodeNotReady", key.name),
+            );
             // The event of this write brings us back for the taints.
         } else if let Some(taints) = plan.taints {
-            let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
+            let patch =
+                json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints}});
             self.ctx.client.patch::<Node>("", &key.name, &Patch::Merge(patch)).await?;
         }
         if plan.unready_pods {
@@ -276,8 +277,7 @@ mod tests {
         let now = Timestamp::from_secs(1_000);
         let seen = Timestamp::from_secs(1_000 - silent_secs);
         let plan = plan(now, &node, seen, Duration::from_secs(50), lost);
-        let found: Vec<_> =
-            plan.conditions.iter().flatten().map(|c| format!("{}={}", c.type_, c.status)).collect();
+        let found: Vec<_> = plan.conditions.iter().flatten().map(|c| format!("{}={}", c.type_, c.status)).collect();
         assert_eq!(found, conditions);
         let taints: Vec<_> = plan.taints.iter().flatten().map(|t| format!("{}:{}", t.key, t.effect)).collect();
         assert_eq!(taints, wanted);

@@ -114,9 +114,9 @@ fn plan(
     let (expected, desired) = demand(budget, pods, scale)?;
     let before = budget.status.clone().unwrap_or_default();
     let disrupted = still_disrupted(now, before.disrupted_pods.unwrap_or_default(), pods);
-    let healthy = pods.iter().filter(|pod| {
-        pods::is_ready(pod) && !pod.metadata.is_deleting() && !disrupted.contains_key(pod.metadata.id())
-    });
+    let healthy = pods
+        .iter()
+        .filter(|pod| pods::is_ready(pod) && !pod.metadata.is_deleting() && !disrupted.contains_key(pod.metadata.id()));
     let healthy = int(healthy.count());
     let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
     Ok(PodDisruptionBudgetStatus {
@@ -224,7 +224,8 @@ impl Owners {
         let replicas = |uid: &str, replicas: Option<i32>| (uid.to_owned(), replicas.unwrap_or(1));
         match owner.kind.as_str() {
             "ReplicaSet" => {
-                let set = self.replica_sets.get(namespace, &owner.name).filter(|set| set.metadata.uid() == owner.uid)?;
+                let set =
+                    self.replica_sets.get(namespace, &owner.name).filter(|set| set.metadata.uid() == owner.uid)?;
                 let parent = set.metadata.controller().filter(|parent| parent.kind == "Deployment");
                 match parent.and_then(|parent| self.deployment(namespace, parent)) {
                     Some(found) => Some(found),

@@ -9,9 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use skiff_base::Timestamp;
 use skiff_client::time::to_time;
-use skiff_client::{
-    Change, Error, Informer, Next, ObjectKey, Reconcile, Result, View, WorkQueue, run_controller,
-};
+use skiff_client::{Change, Error, Informer, Next, ObjectKey, Reconcile, Result, View, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::shared::batch::{self, slow_start};
@@ -99,8 +97,7 @@ pub(crate) fn status(
     let template_labels = wanted.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let active: Vec<&Pod> = owned.iter().map(|pod| &**pod).filter(|pod| pods::is_active(pod)).collect();
     let count = |test: &dyn Fn(&Pod) -> bool| Some(int(active.iter().filter(|pod| test(pod)).count()));
-    let terminating =
-        owned.iter().filter(|pod| pod.metadata.is_deleting() && !pods::is_finished(pod)).count();
+    let terminating = owned.iter().filter(|pod| pod.metadata.is_deleting() && !pods::is_finished(pod)).count();
     ReplicaSetStatus {
         replicas: int(active.len()),
         fully_labeled_replicas: count(&|pod| selector::subset(&template_labels, pod.metadata.labels.as_ref()))
@@ -317,8 +314,7 @@ impl<K: Replicated> Driver<K> {
     async fn create(&self, key: &ObjectKey, object: &K, wanted: &Wanted, count: usize) -> Option<Error> {
         let pod = template::pod(object, &wanted.template);
         self.expectations.expect_creations(key, count);
-        let outcome =
-            slow_start(count, |_| template::create(&self.ctx.client, &self.ctx.events, object, &pod)).await;
+        let outcome = slow_start(count, |_| template::create(&self.ctx.client, &self.ctx.events, object, &pod)).await;
         self.expectations.created_many(key, count - outcome.done);
         outcome.error
     }
@@ -338,10 +334,7 @@ impl<K: Replicated> Driver<K> {
             }
         };
         let active = owners.iter().flat_map(|uid| store.indexed(pods::INDEX_CONTROLLER, uid));
-        active
-            .filter(|pod| pods::is_active(pod))
-            .filter_map(|pod| pods::node_name(&pod).map(str::to_owned))
-            .collect()
+        active.filter(|pod| pods::is_active(pod)).filter_map(|pod| pods::node_name(&pod).map(str::to_owned)).collect()
     }
 
     async fn write_status(&self, object: &K, mut status: ReplicaSetStatus) -> Result<()> {

@@ -118,12 +118,29 @@ async fn count(client: &Client, namespace: &str, name: &str) -> Result<Option<Qu
     let resource = name.strip_prefix("count/").unwrap_or(name);
     let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
     let version = match (group, plural) {
-        ("", "configmaps" | "secrets" | "services" | "pods" | "replicationcontrollers" | "resourcequotas" | "endpoints"
-        | "persistentvolumeclaims" | "serviceaccounts" | "podtemplates" | "limitranges" | "events") => "v1".to_owned(),
+        (
+            "",
+            "configmaps"
+            | "secrets"
+            | "services"
+            | "pods"
+            | "replicationcontrollers"
+            | "resourcequotas"
+            | "endpoints"
+            | "persistentvolumeclaims"
+            | "serviceaccounts"
+            | "podtemplates"
+            | "limitranges"
+            | "events",
+        ) => "v1".to_owned(),
         ("", _) => return Ok(None),
-        _ => match client.discover().await?.resources.into_iter().find(|found| {
-            found.resource.group == group && found.resource.plural == plural
-        }) {
+        _ => match client
+            .discover()
+            .await?
+            .resources
+            .into_iter()
+            .find(|found| found.resource.group == group && found.resource.plural == plural)
+        {
             Some(found) => found.resource.version.into_owned(),
             None => return Ok(None),
         },
@@ -266,7 +283,9 @@ fn in_one_scope(requirement: &ScopedResourceSelectorRequirement, pod: &Pod) -> b
     let terminating = spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0);
     let is_best_effort = || {
         let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        !containers.any(|container| container_usage(container).keys().any(|name| name.ends_with("cpu") || name.ends_with("memory")))
+        !containers.any(|container| {
+            container_usage(container).keys().any(|name| name.ends_with("cpu") || name.ends_with("memory"))
+        })
     };
     match requirement.scope_name.as_str() {
         "Terminating" => terminating,

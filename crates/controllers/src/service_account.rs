@@ -62,9 +62,7 @@ impl Reconcile for Driver {
             ..ServiceAccount::default()
         };
         match self.ctx.client.create(&account).await {
-            Err(error)
-                if !error.is_already_exists() && !error.is_namespace_terminating() && !error.is_not_found() =>
-            {
+            Err(error) if !error.is_already_exists() && !error.is_namespace_terminating() && !error.is_not_found() => {
                 Err(error)
             }
             _ => Ok(Next::Event),

@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use skiff_base::Timestamp;
 use skiff_client::time::from_time;
-use skiff_client::{
-    DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, Severity, WorkQueue, run_controller,
-};
+use skiff_client::{DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, Severity, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::shared::disruption::{self, Phase, Reason};

@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use skiff_client::{
-    DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, Selection, WorkQueue, run_controller,
-};
+use skiff_client::{DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, Selection, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::shared::Meta;

@@ -188,9 +188,8 @@ impl Driver {
     fn settle(&self, cron: &CronJob, jobs: &[Arc<Job>]) -> CronJobStatus {
         let mut status = cron.status.clone().unwrap_or_default();
         let mut active = status.active.take().unwrap_or_default();
-        let running = |uid: Option<&str>| {
-            jobs.iter().any(|job| Some(job.metadata.uid()) == uid && is_finished(job).is_none())
-        };
+        let running =
+            |uid: Option<&str>| jobs.iter().any(|job| Some(job.metadata.uid()) == uid && is_finished(job).is_none());
         active.retain(|reference| running(reference.uid.as_deref()));
         for job in jobs.iter().filter(|job| is_finished(job).is_none()) {
             if active.iter().all(|reference| reference.uid.as_deref() != Some(job.metadata.uid())) {
@@ -359,7 +358,8 @@ mod tests {
 
     #[test]
     fn a_job_is_named_after_its_start() {
-        let cron = CronJob { metadata: ObjectMeta { name: Some("c".into()), ..Default::default() }, ..Default::default() };
+        let cron =
+            CronJob { metadata: ObjectMeta { name: Some("c".into()), ..Default::default() }, ..Default::default() };
         let job = job(&cron, Timestamp::from_secs(1_800_000_060), &TimeZone::UTC);
         assert_eq!(job.metadata.id(), "c-30000001");
         assert_eq!(job.metadata.annotation(SCHEDULED_AT), Some("2027-01-15T08:01:00Z"));

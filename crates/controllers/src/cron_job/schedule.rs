@@ -30,8 +30,7 @@ pub(super) struct Calendar {
 /// A schedule that never comes (February 30th) is given up after this many days.
 const DAYS_MAX: i32 = 366 * 5;
 
-const MONTHS: [&str; 12] =
-    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 /// Reads a schedule; the error says what is wrong.

@@ -101,12 +101,7 @@ fn watch_nodes(sets: &Informer<DaemonSet>, nodes: &Informer<Node>, queue: &WorkQ
     });
 }
 
-fn watch_pods(
-    sets: &Informer<DaemonSet>,
-    pods: &Informer<Pod>,
-    queue: &WorkQueue,
-    expectations: &Arc<Expectations>,
-) {
+fn watch_pods(sets: &Informer<DaemonSet>, pods: &Informer<Pod>, queue: &WorkQueue, expectations: &Arc<Expectations>) {
     let (sets, queue, expectations) = (sets.clone(), queue.clone(), expectations.clone());
     pods.subscribe(move |change| {
         let owner = |pod: &Arc<Pod>| pods::controller_key(pod, "DaemonSet");
@@ -220,8 +215,7 @@ impl Driver {
             let over = failure.count == 0 || now.since(failure.at) >= pause;
             if over {
                 *failure = Failure { count: failure.count + 1, at: now };
-                let message =
-                    format!("Found failed daemon pod {} on node {node}, will try to kill it", pod_key(&pod));
+                let message = format!("Found failed daemon pod {} on node {node}, will try to kill it", pod_key(&pod));
                 self.ctx.events.record(set, Severity::Warning, "FailedDaemonPod", message);
                 plan.delete.push(pod);
             } else {

@@ -110,7 +110,10 @@ pub(super) fn node_of(pod: &Pod) -> Option<&str> {
     let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
     let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
     let fields = required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
-    fields.filter(|field| field.key == "metadata.name").find_map(|field| field.values.as_ref()?.first()).map(String::as_str)
+    fields
+        .filter(|field| field.key == "metadata.name")
+        .find_map(|field| field.values.as_ref()?.first())
+        .map(String::as_str)
 }
 
 /// How many pods may be missing, and how many may be doubled, during an update.
@@ -144,8 +147,7 @@ pub(super) fn plan(now: Timestamp, observed: &Observed<'_>) -> Plan {
     for pod in observed.pods {
         by_node.entry(node_of(pod).unwrap_or("")).or_default().push(pod.clone());
     }
-    let judged: Vec<(&Node, Fits)> =
-        observed.nodes.iter().map(|node| (&**node, fits(&pod_spec, node))).collect();
+    let judged: Vec<(&Node, Fits)> = observed.nodes.iter().map(|node| (&**node, fits(&pod_spec, node))).collect();
     let desired = int(judged.iter().filter(|(_, fits)| fits.run).count());
     let limits = limits(spec, desired);
     let surge = limits.is_some_and(|limits| limits.surge > 0);
@@ -309,11 +311,8 @@ mod tests {
     /// `name [tainted]`.
     fn node(text: &str) -> Arc<Node> {
         let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
-        let taint = (!rest.is_empty()).then(|| Taint {
-            key: rest.into(),
-            effect: NO_SCHEDULE.into(),
-            ..Taint::default()
-        });
+        let taint =
+            (!rest.is_empty()).then(|| Taint { key: rest.into(), effect: NO_SCHEDULE.into(), ..Taint::default() });
         Arc::new(Node {
             metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
             spec: Some(NodeSpec { taints: Some(taint.into_iter().collect()), ..NodeSpec::default() }),

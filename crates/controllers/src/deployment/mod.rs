@@ -13,8 +13,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use skiff_client::{
-    DeleteOptions, Error, Informer, Next, ObjectKey, Reconcile, Result, Severity, WorkQueue,
-    run_controller,
+    DeleteOptions, Error, Informer, Next, ObjectKey, Reconcile, Result, Severity, WorkQueue, run_controller,
 };
 
 use crate::Context;
@@ -70,8 +69,7 @@ fn watch_sets(deployments: &Informer<Deployment>, sets: &Informer<ReplicaSet>, q
         let store = deployments.store();
         for deployment in store.namespace(set.metadata.ns()) {
             let selects = deployment.spec.as_ref().is_some_and(|spec| {
-                !selector::is_empty(&spec.selector)
-                    && selector::matches(&spec.selector, set.metadata.labels.as_ref())
+                !selector::is_empty(&spec.selector) && selector::matches(&spec.selector, set.metadata.labels.as_ref())
             });
             if selects {
                 queue.add(ObjectKey::of(&deployment.metadata));
@@ -130,8 +128,7 @@ impl Driver {
     /// The uids of `sets` that still have pods which have not ended.
     fn sets_with_pods(&self, sets: &[Arc<ReplicaSet>]) -> Vec<String> {
         let store = self.pods.store();
-        let has_pods =
-            |uid: &str| store.indexed(pods::INDEX_CONTROLLER, uid).any(|pod| !pods::is_finished(&pod));
+        let has_pods = |uid: &str| store.indexed(pods::INDEX_CONTROLLER, uid).any(|pod| !pods::is_finished(&pod));
         sets.iter().map(|set| set.metadata.uid().to_owned()).filter(|uid| has_pods(uid)).collect()
     }
 
@@ -185,11 +182,8 @@ impl Driver {
             Err(error) if error.is_already_exists() => self.resolve_collision(deployment, &set, status, error).await,
             Err(error) => {
                 if !error.is_namespace_terminating() {
-                    let message = format!(
-                        "Failed to create new replica set {:?}: {}",
-                        set.metadata.id(),
-                        template::text(&error)
-                    );
+                    let message =
+                        format!("Failed to create new replica set {:?}: {}", set.metadata.id(), template::text(&error));
                     let failed = status::create_failed(self.ctx.clock.now(), status, &message);
                     self.ctx.events.record(deployment, Severity::Warning, "ReplicaSetCreateError", message);
                     self.write_status(deployment, failed).await?;

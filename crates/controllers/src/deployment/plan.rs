@@ -545,8 +545,11 @@ mod tests {
             let rolling =
                 RollingUpdateDeployment { max_surge: Some(number(surge)), max_unavailable: Some(number(unavailable)) };
             let strategy = DeploymentStrategy { type_: None, rolling_update: Some(rolling) };
-            let limits =
-                Limits::of(&DeploymentSpec { replicas: Some(replicas), strategy: Some(strategy), ..Default::default() });
+            let limits = Limits::of(&DeploymentSpec {
+                replicas: Some(replicas),
+                strategy: Some(strategy),
+                ..Default::default()
+            });
             (limits.surge, limits.unavailable)
         };
         assert_eq!(limits(10, "25%", "25%"), (3, 2));

@@ -69,9 +69,8 @@ impl Graph {
 
     /// The dependents of `uid` that it must wait for.
     pub(super) fn blocking(&self, uid: &str) -> Vec<&Node> {
-        let blocks = |node: &&Node| {
-            node.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
-        };
+        let blocks =
+            |node: &&Node| node.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true));
         self.dependents(uid).filter(blocks).collect()
     }
 
@@ -144,7 +143,8 @@ impl Graph {
         }
         // Dependents that are still there keep referring to us.
         if !node.dependents.is_empty() {
-            let placeholder = Node { is_virtual: true, deleting: false, deleting_dependents: false, owners: Vec::new(), ..node };
+            let placeholder =
+                Node { is_virtual: true, deleting: false, deleting_dependents: false, owners: Vec::new(), ..node };
             self.nodes.insert(uid.to_owned(), placeholder);
         }
         tasks
@@ -152,9 +152,9 @@ impl Graph {
 
     fn misplaced<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = String> + 'a {
         let wrong = move |uid: &&String| {
-            self.nodes.get(*uid).is_some_and(|dependent| {
-                node.resource.namespaced && dependent.namespace != node.namespace
-            })
+            self.nodes
+                .get(*uid)
+                .is_some_and(|dependent| node.resource.namespaced && dependent.namespace != node.namespace)
         };
         node.dependents.iter().filter(wrong).cloned()
     }

@@ -166,9 +166,7 @@ impl Monitors {
         let mut fresh = Vec::new();
         for found in &found.resources {
             let resource = Arc::new(found.resource.clone());
-            kinds
-                .entry((resource.group.to_string(), resource.kind.to_string()))
-                .or_insert_with(|| resource.clone());
+            kinds.entry((resource.group.to_string(), resource.kind.to_string())).or_insert_with(|| resource.clone());
             // Events are many, expire by themselves and own nothing.
             let collected = found.supports(&["list", "watch", "delete"]) && resource.plural != "events";
             if collected && watched.insert((*resource).clone(), ()).is_none() {
@@ -183,8 +181,7 @@ impl Monitors {
             }
             *known = Arc::new(kinds);
         }
-        let informers: Vec<_> =
-            fresh.iter().map(|resource| self.ctx.informers.metadata_as::<Slim>(resource)).collect();
+        let informers: Vec<_> = fresh.iter().map(|resource| self.ctx.informers.metadata_as::<Slim>(resource)).collect();
         for (resource, informer) in fresh.into_iter().zip(&informers) {
             let (shared, queue) = (self.shared.clone(), self.queue.clone());
             informer.subscribe(move |change| {

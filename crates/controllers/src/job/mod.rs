@@ -15,9 +15,7 @@ use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 use parking_lot::Mutex;
 use serde_json::json;
-use skiff_client::{
-    Informer, Next, ObjectKey, Patch, Reconcile, Result, Severity, WorkQueue, run_controller,
-};
+use skiff_client::{Informer, Next, ObjectKey, Patch, Reconcile, Result, Severity, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::shared::batch::{self, slow_start};

@@ -148,11 +148,8 @@ pub(super) fn plan(now: Timestamp, observed: &Observed<'_>) -> Plan {
 impl Round<'_> {
     /// Counts what has ended, keeping the books described above.
     fn count(&mut self, observed: &[Arc<Pod>]) {
-        let tracked: BTreeSet<&str> = observed
-            .iter()
-            .filter(|pod| pod.metadata.has_finalizer(TRACKING))
-            .map(|pod| pod.metadata.uid())
-            .collect();
+        let tracked: BTreeSet<&str> =
+            observed.iter().filter(|pod| pod.metadata.has_finalizer(TRACKING)).map(|pod| pod.metadata.uid()).collect();
         let mut uncounted = self.status.uncounted_terminated_pods.take().unwrap_or_default();
         let settle = |list: &mut Option<Vec<String>>, count: &mut Option<i32>| {
             let list = list.get_or_insert_default();
@@ -162,8 +159,7 @@ impl Round<'_> {
         };
         settle(&mut uncounted.succeeded, &mut self.status.succeeded);
         settle(&mut uncounted.failed, &mut self.status.failed);
-        let known: BTreeSet<String> =
-            uncounted.succeeded.iter().chain(&uncounted.failed).flatten().cloned().collect();
+        let known: BTreeSet<String> = uncounted.succeeded.iter().chain(&uncounted.failed).flatten().cloned().collect();
         let indexed = is_indexed(self.job);
         let (mut new_failures, mut new_success) = (0, false);
         for pod in observed.iter().filter(|pod| pod.metadata.has_finalizer(TRACKING)) {
@@ -195,10 +191,8 @@ impl Round<'_> {
             let failures = self.plan.backoff.failures.saturating_add(new_failures);
             self.plan.backoff = Backoff { failures, last: self.now };
         }
-        self.pending = (
-            int(uncounted.succeeded.as_ref().map_or(0, Vec::len)),
-            int(uncounted.failed.as_ref().map_or(0, Vec::len)),
-        );
+        self.pending =
+            (int(uncounted.succeeded.as_ref().map_or(0, Vec::len)), int(uncounted.failed.as_ref().map_or(0, Vec::len)));
         uncounted.succeeded = uncounted.succeeded.filter(|list| !list.is_empty());
         uncounted.failed = uncounted.failed.filter(|list| !list.is_empty());
         self.status.uncounted_terminated_pods = Some(uncounted);
@@ -285,11 +279,7 @@ impl Round<'_> {
         } else if self.all_indexes_ended() {
             verdict(FAILURE_TARGET, "FailedIndexes", "Job has failed indexes")
         } else if self.is_complete(observed) {
-            verdict(
-                SUCCESS_CRITERIA_MET,
-                "CompletionsReached",
-                "Reached expected number of succeeded pods",
-            )
+            verdict(SUCCESS_CRITERIA_MET, "CompletionsReached", "Reached expected number of succeeded pods")
         } else {
             None
         };
@@ -333,8 +323,7 @@ impl Round<'_> {
 
     /// Creates and deletes pods.
     fn manage(&mut self, observed: &Observed<'_>) {
-        let mut active: Vec<Arc<Pod>> =
-            observed.pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
+        let mut active: Vec<Arc<Pod>> = observed.pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         if !observed.satisfied || self.job.metadata.is_deleting() {
             return;
         }
@@ -403,16 +392,13 @@ impl Round<'_> {
             let ending = observed.iter().filter(|pod| pod.metadata.is_deleting() && !pods::is_finished(pod));
             taken.extend(ending.filter_map(|pod| index_of(pod)));
         }
-        let free = (0..self.completions.unwrap_or(0)).filter(|index| {
-            !taken.contains(index) && !self.done.contains(index) && !self.given_up.contains(index)
-        });
+        let free = (0..self.completions.unwrap_or(0))
+            .filter(|index| !taken.contains(index) && !self.done.contains(index) && !self.given_up.contains(index));
         let failures = |index: i32| {
             let failed = observed.iter().filter(|pod| index_of(pod) == Some(index) && has_failed(self.spec, pod));
             failed.map(|pod| failures_of(pod) + i32::from(policy::judge(self.job, pod) != Verdict::Ignore)).max()
         };
-        free.take(missing)
-            .map(|index| NewPod { index: Some(index), failures: failures(index).unwrap_or(0) })
-            .collect()
+        free.take(missing).map(|index| NewPod { index: Some(index), failures: failures(index).unwrap_or(0) }).collect()
     }
 
     /// Completes the status.
@@ -481,8 +467,8 @@ fn restarts(pod: &Pod) -> i32 {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use k8s_openapi::api::core::v1::PodStatus;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
 
@@ -524,7 +510,8 @@ mod tests {
         let pods: Vec<_> = pods.iter().map(|text| pod(text)).collect();
         let observed = Observed { job, pods: &pods, backoff: Backoff::default(), satisfied: true };
         let plan = plan(Timestamp::from_secs(100), &observed);
-        let names = |pods: &[Arc<Pod>]| pods.iter().map(|pod| pod.metadata.id().to_owned()).collect::<Vec<_>>().join(" ");
+        let names =
+            |pods: &[Arc<Pod>]| pods.iter().map(|pod| pod.metadata.id().to_owned()).collect::<Vec<_>>().join(" ");
         let create: Vec<_> =
             plan.create.iter().map(|new| new.index.map_or("pod".into(), |index| index.to_string())).collect();
         let conditions: Vec<_> = plan.status.conditions.iter().flatten().map(|c| c.type_.clone()).collect();
@@ -545,76 +532,131 @@ mod tests {
     #[test]
     fn pods_run_in_parallel_until_enough_have_succeeded() {
         let fresh = job(|_| {}, |_| {});
-        check(&fresh, &[], expect![[r#"
+        check(
+            &fresh,
+            &[],
+            expect![[r#"
             create [pod pod] delete [] release [] succeeded 0 failed 0 indexes - 
-        "#]]);
-        check(&fresh, &["a Running", "b Succeeded"], expect![[r#"
+        "#]],
+        );
+        check(
+            &fresh,
+            &["a Running", "b Succeeded"],
+            expect![[r#"
             create [pod] delete [] release [b] succeeded 0 failed 0 indexes - 
-        "#]]);
+        "#]],
+        );
         let two = job(|_| {}, |status| status.succeeded = Some(2));
-        check(&two, &["a Running"], expect![[r#"
+        check(
+            &two,
+            &["a Running"],
+            expect![[r#"
             create [] delete [] release [] succeeded 2 failed 0 indexes - 
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn an_ended_pod_is_counted_once_its_finalizer_is_gone() {
-        let noted = job(|_| {}, |status| {
-            let succeeded = Some(vec!["b".to_owned()]);
-            status.uncounted_terminated_pods = Some(UncountedTerminatedPods { succeeded, failed: None });
-        });
-        check(&noted, &["a Running", "b Succeeded"], expect![[r#"
+        let noted = job(
+            |_| {},
+            |status| {
+                let succeeded = Some(vec!["b".to_owned()]);
+                status.uncounted_terminated_pods = Some(UncountedTerminatedPods { succeeded, failed: None });
+            },
+        );
+        check(
+            &noted,
+            &["a Running", "b Succeeded"],
+            expect![[r#"
             create [pod] delete [] release [b] succeeded 0 failed 0 indexes - 
-        "#]]);
-        check(&noted, &["a Running", "b Succeeded counted"], expect![[r#"
+        "#]],
+        );
+        check(
+            &noted,
+            &["a Running", "b Succeeded counted"],
+            expect![[r#"
             create [pod] delete [] release [] succeeded 1 failed 0 indexes - 
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_complete_job_waits_for_its_books() {
         let two = job(|_| {}, |status| status.succeeded = Some(2));
-        check(&two, &["c Succeeded"], expect![[r#"
+        check(
+            &two,
+            &["c Succeeded"],
+            expect![[r#"
             create [] delete [] release [c] succeeded 2 failed 0 indexes - SuccessCriteriaMet
-        "#]]);
+        "#]],
+        );
         let three = job(|_| {}, |status| status.succeeded = Some(3));
-        check(&three, &["c Succeeded counted"], expect![[r#"
+        check(
+            &three,
+            &["c Succeeded counted"],
+            expect![[r#"
             create [] delete [] release [] succeeded 3 failed 0 indexes - SuccessCriteriaMet Complete
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn failures_wait_and_then_end_the_job() {
         let fresh = job(|_| {}, |_| {});
-        check(&fresh, &["a Failed"], expect![[r#"
+        check(
+            &fresh,
+            &["a Failed"],
+            expect![[r#"
             create [] delete [] release [a] succeeded 0 failed 0 indexes - 
-        "#]]);
+        "#]],
+        );
         let failed = job(|_| {}, |status| status.failed = Some(1));
-        check(&failed, &["b Failed", "c Running"], expect![[r#"
+        check(
+            &failed,
+            &["b Failed", "c Running"],
+            expect![[r#"
             create [] delete [c] release [b] succeeded 0 failed 1 indexes - FailureTarget
-        "#]]);
+        "#]],
+        );
         let deadline = job(|spec| spec.active_deadline_seconds = Some(50), |_| {});
-        check(&deadline, &[], expect![[r#"
+        check(
+            &deadline,
+            &[],
+            expect![[r#"
             create [] delete [] release [] succeeded 0 failed 0 indexes - FailureTarget Failed
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn indexed_jobs_fill_every_index_once() {
         let indexed = job(|spec| spec.completion_mode = Some("Indexed".into()), |_| {});
-        check(&indexed, &["a Running 0"], expect![[r#"
+        check(
+            &indexed,
+            &["a Running 0"],
+            expect![[r#"
             create [1] delete [] release [] succeeded 0 failed 0 indexes - 
-        "#]]);
-        check(&indexed, &["a Succeeded 0", "b Running 1", "c Running 1"], expect![[r#"
+        "#]],
+        );
+        check(
+            &indexed,
+            &["a Succeeded 0", "b Running 1", "c Running 1"],
+            expect![[r#"
             create [2] delete [c] release [a] succeeded 1 failed 0 indexes 0 
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_suspended_job_has_no_pods() {
         let suspended = job(|spec| spec.suspend = Some(true), |_| {});
-        check(&suspended, &["a Running"], expect![[r#"
+        check(
+            &suspended,
+            &["a Running"],
+            expect![[r#"
             create [] delete [a] release [] succeeded 0 failed 0 indexes - Suspended
-        "#]]);
+        "#]],
+        );
     }
 }

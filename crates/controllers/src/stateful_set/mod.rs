@@ -90,7 +90,8 @@ impl Reconcile for Driver {
         let again = plan.again;
         self.perform(&set, &history, plan).await?;
         let used = |name: &str| {
-            name == current || owned.iter().any(|pod| pod.metadata.label(HASH_LABEL).is_some_and(|hash| hash.ends_with(name)))
+            name == current
+                || owned.iter().any(|pod| pod.metadata.label(HASH_LABEL).is_some_and(|hash| hash.ends_with(name)))
         };
         revisions::truncate(client, &history, spec.revision_history_limit.unwrap_or(10), used).await?;
         Ok(again.map_or(Next::Event, Next::After))

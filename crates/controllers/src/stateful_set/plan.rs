@@ -121,11 +121,8 @@ impl Round<'_> {
                     }
                 }
                 Some(pod) if self.is_ordered() && !self.is_available(&pod) => {
-                    self.plan.again = pods::next_available(
-                        [&*pod].into_iter(),
-                        self.spec.min_ready_seconds.unwrap_or(0),
-                        self.now,
-                    );
+                    self.plan.again =
+                        pods::next_available([&*pod].into_iter(), self.spec.min_ready_seconds.unwrap_or(0), self.now);
                     // A pod of the old revision that never becomes ready would block its own
                     // replacement for ever if everything waited for it.
                     return false;

@@ -45,11 +45,7 @@ impl Kind for MutatingWebhookConfiguration {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::size(object, &["webhooks"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::size(object, &["webhooks"]), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
@@ -63,8 +59,5 @@ impl Kind for MutatingWebhookConfiguration {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Webhooks", "integer", "How many webhooks are called."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("Webhooks", "integer", "How many webhooks are called."), cells::AGE];

@@ -44,11 +44,7 @@ impl Kind for ValidatingWebhookConfiguration {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::size(object, &["webhooks"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::size(object, &["webhooks"]), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
@@ -62,8 +58,5 @@ impl Kind for ValidatingWebhookConfiguration {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Webhooks", "integer", "How many webhooks are called."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("Webhooks", "integer", "How many webhooks are called."), cells::AGE];

@@ -39,12 +39,7 @@ impl Kind for APIService {
             Some(("True", _)) => "True".to_owned(),
             Some((status, reason)) => format!("{status} ({reason})"),
         };
-        vec![
-            cells::name(object),
-            service.into(),
-            available.into(),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), service.into(), available.into(), cells::age(object, now)]
     }
 }
 

@@ -34,12 +34,7 @@ impl Kind for ControllerRevision {
                 format!("{kind}{dot}{group}/{}", owner.str_at(&["name"]))
             },
         );
-        vec![
-            cells::name(object),
-            owner.into(),
-            cells::number(object, &["revision"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), owner.into(), cells::number(object, &["revision"]), cells::age(object, now)]
     }
 }
 

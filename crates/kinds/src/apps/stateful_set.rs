@@ -67,13 +67,7 @@ impl Kind for StatefulSet {
         let [containers, images] = cells::containers(object, &["spec", "template", "spec"]);
         let ready = cells::count(object, &["status", "readyReplicas"]);
         let wanted = cells::count(object, &["spec", "replicas"]);
-        vec![
-            cells::name(object),
-            format!("{ready}/{wanted}").into(),
-            cells::age(object, now),
-            containers,
-            images,
-        ]
+        vec![cells::name(object), format!("{ready}/{wanted}").into(), cells::age(object, now), containers, images]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {

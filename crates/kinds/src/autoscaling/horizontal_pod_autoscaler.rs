@@ -421,17 +421,12 @@ fn metric(spec: &Tree, status: Option<&Tree>) -> String {
         let percent = |value: Option<String>, otherwise: &str| {
             value.map_or_else(|| otherwise.to_owned(), |value| format!("{value}%"))
         };
-        format!(
-            "{}/{}",
-            percent(now("averageUtilization"), "<unknown>"),
-            percent(goal("averageUtilization"), "<auto>")
-        )
+        format!("{}/{}", percent(now("averageUtilization"), "<unknown>"), percent(goal("averageUtilization"), "<auto>"))
     } else {
         format!("{}/{}", now("value").unwrap_or_else(unknown), goal("value").unwrap_or_else(|| "<auto>".to_owned()))
     };
     if named { format!("{}: {text}", spec.str_at(&[source, "name"])) } else { text }
 }
-
 
 fn autoscaler(found: &mut Vec<FieldError>, spec: &Tree) {
     let (min, max) = (spec.int_at(&["minReplicas"]), spec.int_at(&["maxReplicas"]).unwrap_or(0));

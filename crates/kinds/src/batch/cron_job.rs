@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::job::job_spec;
 use skiff_object::Tree;
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
-use super::job::job_spec;
 
 use crate::cells;
 use crate::checks::{self, SPEC};

@@ -23,10 +23,9 @@ impl Kind for CertificateSigningRequest {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        let duration = object.int_at(&["spec", "expirationSeconds"]).map_or_else(
-            || "<none>".to_owned(),
-            |seconds| human_duration(seconds.saturating_mul(1_000_000_000)),
-        );
+        let duration = object
+            .int_at(&["spec", "expirationSeconds"])
+            .map_or_else(|| "<none>".to_owned(), |seconds| human_duration(seconds.saturating_mul(1_000_000_000)));
         let has = |ty: &str| object.list_at(&["status", "conditions"]).iter().any(|one| one.str_at(&["type"]) == ty);
         let mut condition = match (has("Denied"), has("Approved")) {
             (true, _) => "Denied",

@@ -25,11 +25,7 @@ impl Kind for Lease {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::text(object, &["spec", "holderIdentity"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::text(object, &["spec", "holderIdentity"]), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
@@ -45,8 +41,4 @@ impl Kind for Lease {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Holder", "string", "Who holds it."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] = &[Column::name(), Column::new("Holder", "string", "Who holds it."), cells::AGE];

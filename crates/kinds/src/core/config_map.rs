@@ -27,11 +27,7 @@ impl Kind for ConfigMap {
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         let entries = |field: &str| object.get(field).and_then(Tree::as_map).map_or(0, Map::len);
         let entries = (entries("data") + entries("binaryData")) as i64;
-        vec![
-            cells::name(object),
-            entries.into(),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), entries.into(), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
@@ -54,8 +50,4 @@ impl Kind for ConfigMap {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Data", "string", "How many entries it has."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] = &[Column::name(), Column::new("Data", "string", "How many entries it has."), cells::AGE];

@@ -49,11 +49,7 @@ impl Kind for Endpoints {
             }
         }
         let text = if all.is_empty() { "<none>".to_owned() } else { cells::some_of(all, 3, ",") };
-        vec![
-            cells::name(object),
-            text.into(),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), text.into(), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
@@ -88,8 +84,5 @@ impl Kind for Endpoints {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Endpoints", "string", "Ready addresses with their ports."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("Endpoints", "string", "Ready addresses with their ports."), cells::AGE];

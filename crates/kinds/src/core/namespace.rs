@@ -50,19 +50,12 @@ impl Kind for Namespace {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::text(object, &["status", "phase"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::text(object, &["status", "phase"]), cells::age(object, now)]
     }
 }
 
 /// Holds a namespace until everything in it is gone.
 const FINALIZER: &str = "kubernetes";
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Status", "string", "Whether it is active or going."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("Status", "string", "Whether it is active or going."), cells::AGE];

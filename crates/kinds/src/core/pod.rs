@@ -10,8 +10,8 @@ use crate::cells;
 use crate::checks::SPEC;
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
-use crate::pod_spec::status::Summary;
 use crate::pod_spec;
+use crate::pod_spec::status::Summary;
 use crate::rules;
 use crate::table::Column;
 

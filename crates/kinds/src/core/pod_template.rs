@@ -36,12 +36,7 @@ impl Kind for PodTemplate {
 
     fn row(&self, object: &Tree, _now: Time) -> Vec<Tree> {
         let [containers, images] = cells::containers(object, &["template", "spec"]);
-        vec![
-            cells::name(object),
-            containers,
-            images,
-            cells::labels(object, &["template", "metadata", "labels"]),
-        ]
+        vec![cells::name(object), containers, images, cells::labels(object, &["template", "metadata", "labels"])]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {

@@ -34,12 +34,7 @@ impl Kind for ResourceQuota {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::quota(object, false),
-            cells::quota(object, true),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::quota(object, false), cells::quota(object, true), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {

@@ -125,7 +125,11 @@ impl Kind for Service {
             && !(1..=DAY_SECONDS).contains(&seconds)
         {
             let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-            found.push(FieldError::invalid(path, seconds, format!("must be greater than 0 and less than {DAY_SECONDS}")));
+            found.push(FieldError::invalid(
+                path,
+                seconds,
+                format!("must be greater than 0 and less than {DAY_SECONDS}"),
+            ));
         }
         found
     }

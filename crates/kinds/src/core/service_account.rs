@@ -23,16 +23,9 @@ impl Kind for ServiceAccount {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::size(object, &["secrets"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::size(object, &["secrets"]), cells::age(object, now)]
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Secrets", "string", "How many secrets it refers to."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("Secrets", "string", "How many secrets it refers to."), cells::AGE];

@@ -33,7 +33,8 @@ impl Kind for FlowSchema {
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         let conditions = object.list_at(&["status", "conditions"]);
-        let dangling = conditions.iter().find(|one| one.str_at(&["type"]) == "Dangling").map(|one| one.str_at(&["status"]));
+        let dangling =
+            conditions.iter().find(|one| one.str_at(&["type"]) == "Dangling").map(|one| one.str_at(&["status"]));
         vec![
             cells::name(object),
             cells::text(object, &["spec", "priorityLevelConfiguration", "name"]),

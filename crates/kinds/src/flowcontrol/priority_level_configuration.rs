@@ -46,7 +46,9 @@ impl Kind for PriorityLevelConfiguration {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        let value = |path: &[&str]| object.at(path).filter(|value| !value.is_null()).cloned().unwrap_or_else(|| "<none>".into());
+        let value = |path: &[&str]| {
+            object.at(path).filter(|value| !value.is_null()).cloned().unwrap_or_else(|| "<none>".into())
+        };
         let queue = |field: &str| value(&["spec", "limited", "limitResponse", "queuing", field]);
         let section = if object.str_at(&["spec", "type"]) == "Exempt" { "exempt" } else { "limited" };
         vec![

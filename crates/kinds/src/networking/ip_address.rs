@@ -33,16 +33,8 @@ impl Kind for IPAddress {
             }
             _ => "<none>".to_owned(),
         };
-        vec![
-            cells::name(object),
-            parent.into(),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), parent.into(), cells::age(object, now)]
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("ParentRef", "string", "Whose address it is."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] = &[Column::name(), Column::new("ParentRef", "string", "Whose address it is."), cells::AGE];

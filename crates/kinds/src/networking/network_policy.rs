@@ -51,11 +51,7 @@ impl Kind for NetworkPolicy {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::selector(object, &["spec", "podSelector"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::selector(object, &["spec", "podSelector"]), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
@@ -82,11 +78,8 @@ impl Kind for NetworkPolicy {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Pod-Selector", "string", "The pods it is about."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("Pod-Selector", "string", "The pods it is about."), cells::AGE];
 
 fn rule_of(found: &mut Vec<FieldError>, rule: &Tree, peers: &str, path: Path<'_>) {
     let ports = path.child("ports");

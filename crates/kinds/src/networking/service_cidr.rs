@@ -24,16 +24,8 @@ impl Kind for ServiceCIDR {
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         let blocks: Vec<&str> = object.list_at(&["spec", "cidrs"]).iter().filter_map(Tree::as_str).collect();
-        vec![
-            cells::name(object),
-            blocks.join(",").into(),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), blocks.join(",").into(), cells::age(object, now)]
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("CIDRs", "string", "The blocks of addresses."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] = &[Column::name(), Column::new("CIDRs", "string", "The blocks of addresses."), cells::AGE];

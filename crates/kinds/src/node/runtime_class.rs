@@ -27,11 +27,7 @@ impl Kind for RuntimeClass {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::text(object, &["handler"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::text(object, &["handler"]), cells::age(object, now)]
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
@@ -48,8 +44,4 @@ impl Kind for RuntimeClass {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Handler", "string", "What runs its containers."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] = &[Column::name(), Column::new("Handler", "string", "What runs its containers."), cells::AGE];

@@ -47,16 +47,9 @@ impl Kind for ResourceClaim {
         if !object.list_at(&["status", "reservedFor"]).is_empty() {
             states.push("reserved");
         }
-        vec![
-            cells::name(object),
-            states.join(",").into(),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), states.join(",").into(), cells::age(object, now)]
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("State", "string", "Whether it is allocated and in use."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("State", "string", "Whether it is allocated and in use."), cells::AGE];

@@ -33,14 +33,8 @@ impl Kind for ResourceClaimTemplate {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::age(object, now)]
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    cells::AGE,
-];
+const COLUMNS: &[Column] = &[Column::name(), cells::AGE];

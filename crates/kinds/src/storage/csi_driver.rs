@@ -43,7 +43,8 @@ impl Kind for CSIDriver {
         let flag = |field: &str, otherwise: bool| object.bool_at(&["spec", field]).unwrap_or(otherwise);
         let list = |field: &str, key: Option<&str>| -> Tree {
             let items = object.list_at(&["spec", field]).iter();
-            let items: Vec<&str> = items.map(|item| key.map_or(item.as_str().unwrap_or(""), |key| item.str_at(&[key]))).collect();
+            let items: Vec<&str> =
+                items.map(|item| key.map_or(item.as_str().unwrap_or(""), |key| item.str_at(&[key]))).collect();
             if items.is_empty() { "<unset>".into() } else { items.join(",").into() }
         };
         vec![

@@ -23,16 +23,9 @@ impl Kind for CSINode {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::size(object, &["spec", "drivers"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::size(object, &["spec", "drivers"]), cells::age(object, now)]
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("Drivers", "integer", "How many drivers run there."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("Drivers", "integer", "How many drivers run there."), cells::AGE];

@@ -23,16 +23,9 @@ impl Kind for VolumeAttributesClass {
     }
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
-        vec![
-            cells::name(object),
-            cells::text(object, &["driverName"]),
-            cells::age(object, now),
-        ]
+        vec![cells::name(object), cells::text(object, &["driverName"]), cells::age(object, now)]
     }
 }
 
-const COLUMNS: &[Column] = &[
-    Column::name(),
-    Column::new("DriverName", "string", "The driver that knows the attributes."),
-    cells::AGE,
-];
+const COLUMNS: &[Column] =
+    &[Column::name(), Column::new("DriverName", "string", "The driver that knows the attributes."), cells::AGE];

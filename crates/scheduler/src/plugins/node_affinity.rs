@@ -46,10 +46,9 @@ impl Plugin for NodeAffinity {
 pub fn matches_required(pod: &Pod, node: &NodeInfo) -> bool {
     let Some(spec) = &pod.spec else { return true };
     let selected = spec.node_selector.iter().flatten().all(|(key, value)| node.label(key) == Some(value));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
+    let required = spec.affinity.as_ref().and_then(|affinity| {
+        affinity.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()
+    });
     selected && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, node)))
 }
 
@@ -58,7 +57,9 @@ pub fn matches_term(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
     let fields = term.match_fields.iter().flatten();
     !is_empty(term)
         && term.match_expressions.iter().flatten().all(|requirement| holds(requirement, node.label(&requirement.key)))
-        && fields.into_iter().all(|requirement| requirement.key == "metadata.name" && holds(requirement, Some(node.name())))
+        && fields
+            .into_iter()
+            .all(|requirement| requirement.key == "metadata.name" && holds(requirement, Some(node.name())))
 }
 
 fn is_empty(term: &NodeSelectorTerm) -> bool {
@@ -92,7 +93,11 @@ mod tests {
     #[test]
     fn terms_are_alternatives_and_requirements_are_conjoined() {
         let mut labelled = (*node("n1", "1")).clone();
-        labelled.metadata.labels.get_or_insert_default().extend([("zone".into(), "a".into()), ("cores".into(), "8".into())]);
+        labelled
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .extend([("zone".into(), "a".into()), ("cores".into(), "8".into())]);
         let info = NodeInfo::new(std::sync::Arc::new(labelled));
         let check = |terms: serde_json::Value| {
             let spec = serde_json::json!({ "containers": [], "affinity": { "nodeAffinity": {
@@ -100,9 +105,7 @@ mod tests {
             } } });
             matches_required(&pod("p", spec), &info)
         };
-        let expression = |key: &str, operator: &str, values: &[&str]| {
-            serde_json::json!({ "key": key, "operator": operator, "values": values })
-        };
+        let expression = |key: &str, operator: &str, values: &[&str]| serde_json::json!({ "key": key, "operator": operator, "values": values });
         assert!(check(serde_json::json!([{ "matchExpressions": [expression("zone", "In", &["a", "b"])] }])));
         assert!(check(serde_json::json!([{ "matchExpressions": [expression("cores", "Gt", &["4"])] }])));
         assert!(check(serde_json::json!([{ "matchFields": [expression("metadata.name", "In", &["n1"])] }])));

@@ -14,9 +14,11 @@ impl Plugin for NodePorts {
         if candidate.host_ports.is_empty() {
             return Ok(());
         }
-        let taken = node.pods.values().flat_map(|pod| host_ports(pod)).any(|taken| {
-            candidate.host_ports.iter().any(|wanted| conflict(wanted, &taken))
-        });
+        let taken = node
+            .pods
+            .values()
+            .flat_map(|pod| host_ports(pod))
+            .any(|taken| candidate.host_ports.iter().any(|wanted| conflict(wanted, &taken)));
         if taken {
             return Err(Refusal::resolvable("node(s) didn't have free ports for the requested pod ports"));
         }

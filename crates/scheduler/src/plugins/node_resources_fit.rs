@@ -35,7 +35,8 @@ impl Plugin for NodeResourcesFit {
     fn score(&self, config: &Config, candidate: &Candidate<'_>, node: &NodeInfo) -> i64 {
         let score = |name: &str| {
             let allocatable = node.allocatable.get(name);
-            let requested = node.requested_for_scoring.get(name).saturating_add(candidate.requests_for_scoring.get(name));
+            let requested =
+                node.requested_for_scoring.get(name).saturating_add(candidate.requests_for_scoring.get(name));
             if allocatable <= 0 || requested > allocatable {
                 return 0;
             }
@@ -60,7 +61,10 @@ mod tests {
     use crate::snapshot::tests::node;
 
     fn asks(cpu: &str) -> k8s_openapi::api::core::v1::Pod {
-        pod(cpu, serde_json::json!({ "nodeName": "n1", "containers": [{ "name": "c", "resources": { "requests": { "cpu": cpu } } }] }))
+        pod(
+            cpu,
+            serde_json::json!({ "nodeName": "n1", "containers": [{ "name": "c", "resources": { "requests": { "cpu": cpu } } }] }),
+        )
     }
 
     #[test]

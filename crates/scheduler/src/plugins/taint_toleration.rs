@@ -41,7 +41,10 @@ impl Plugin for TaintToleration {
 
 /// Whether the pod tolerates the taint that a cordoned node is taken to have.
 pub(super) fn tolerates_cordon(pod: &Pod) -> bool {
-    tolerated(pod, &Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Taint::default() })
+    tolerated(
+        pod,
+        &Taint { key: "node.kubernetes.io/unschedulable".into(), effect: "NoSchedule".into(), ..Taint::default() },
+    )
 }
 
 fn tolerated(pod: &Pod, taint: &Taint) -> bool {

@@ -1,5 +1,6 @@
 //! A simulated cluster: the real API server on the memory store, the real controllers, and nodes
 //! of cardboard, all under paused time.
+#![allow(unreachable_pub, dead_code)] // shared by several test binaries, none of which uses all of it
 
 use std::net::IpAddr;
 use std::sync::Arc;

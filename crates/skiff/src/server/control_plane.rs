@@ -1,0 +1,147 @@
+//! A control plane as a value: store, API server, controllers and scheduler of one cluster.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use skiff_api::authz::rbac::Rbac;
+use skiff_api::serve::{TlsMaterial, tls_config};
+use skiff_api::{ApiServer, Config, proxy::NodeDialer};
+use skiff_base::{Clock, Random, Tasks};
+use skiff_client::{Client, Informers};
+use skiff_store::Store;
+use skiff_store::embedded::{EmbeddedStore, Options};
+use tokio::net::TcpListener;
+
+use super::local::LocalEndpoint;
+use crate::pki::Identity;
+
+/// What a control plane is made of.
+pub struct Parts {
+    /// The cluster's identity in storage keys.
+    pub cluster: String,
+    /// The certificate authority, PEM.
+    pub authority: String,
+    /// The serving certificate.
+    pub serving: Identity,
+    /// The key that signs service-account tokens, PEM.
+    pub service_account_key: String,
+    /// Where pods and nodes reach the server.
+    pub advertise: SocketAddr,
+    /// The network of Services.
+    pub service_cidr: (std::net::IpAddr, u8),
+    /// The way to kubelets.
+    pub dialer: Arc<dyn NodeDialer>,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Everything runs under these.
+    pub tasks: Tasks,
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    /// The server.
+    pub api: Arc<ApiServer>,
+    /// The caches that the components of this process share.
+    pub informers: Informers,
+    /// A client with every right.
+    pub admin: Client,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+/// First and last node port (`--service-node-port-range`).
+const NODE_PORTS: (u16, u16) = (30_000, 32_767);
+
+/// The groups of every service account in `kube-system`.
+const SYSTEM_ACCOUNTS: [&str; 2] = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+
+/// How the parts of this process name themselves.
+const USER_AGENT: &str = concat!("skiff/", env!("CARGO_PKG_VERSION"));
+
+/// Opens the store in `folder`.
+pub fn open_store(folder: &Path, clock: &Clock, random: &Random) -> Result<Arc<EmbeddedStore>> {
+    let store = EmbeddedStore::open(folder, Options::new(clock.clone(), random.clone()))
+        .with_context(|| format!("open the store in {}", folder.display()))?;
+    Ok(Arc::new(store))
+}
+
+impl ControlPlane {
+    /// Starts the server over `store`. It answers when this returns; listeners are added with
+    /// [`ControlPlane::listen`].
+    pub async fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Self> {
+        let authorizer = Rbac::start(Arc::clone(&store), &parts.cluster, parts.clock.clone(), &parts.tasks)
+            .await
+            .context("read the roles")?;
+        let key = rcgen::KeyPair::from_pem(&parts.service_account_key).context("read the service-account key")?;
+        let tls = tls_config(&TlsMaterial {
+            certificate: parts.serving.certificate,
+            key: parts.serving.key,
+            client_authority: parts.authority.clone(),
+        })
+        .context("use the API server's certificate")?;
+        let api = ApiServer::new(Config {
+            cluster: parts.cluster,
+            store,
+            registry: skiff_kinds::builtin().clone(),
+            clock: parts.clock.clone(),
+            random: parts.random.clone(),
+            tasks: parts.tasks.group("api"),
+            authorizer,
+            anonymous: true,
+            static_tokens: Vec::new(),
+            service_account_key: key.serialize_der(),
+            issuer: skiff_api::server::DEFAULT_ISSUER.to_owned(),
+            advertise: parts.advertise,
+            service_cidr: parts.service_cidr,
+            node_ports: NODE_PORTS,
+            dialer: Some(parts.dialer),
+        })
+        .context("start the API server")?;
+        skiff_api::bootstrap::run(&api).await.context("make what every cluster begins with")?;
+        let manager = Client::new(LocalEndpoint::of(&api, skiff_controllers::MANAGER, &[]), USER_AGENT);
+        let informers = Informers::new(manager, parts.tasks.group("informers"), parts.random.clone());
+        let admin = Client::new(LocalEndpoint::of(&api, "system:apiserver", &["system:masters"]), USER_AGENT);
+        Ok(Self { api, informers, admin, tls })
+    }
+
+    /// Serves HTTPS on `address`.
+    pub async fn listen(&self, address: SocketAddr) -> Result<()> {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("listen on {address}; if the port is taken, create the cluster with another --api-port")
+        })?;
+        self.api.listen(listener, Arc::clone(&self.tls));
+        Ok(())
+    }
+
+    /// Starts the controllers and the scheduler.
+    pub fn start_controllers(&self, authority: &str, clock: &Clock, random: &Random, tasks: &Tasks) {
+        let api = Arc::clone(&self.api);
+        let config =
+            skiff_controllers::Config { root_ca_pem: authority.to_owned(), ..skiff_controllers::Config::default() };
+        skiff_controllers::start(
+            &move |name: &str| LocalEndpoint::of(&api, &skiff_controllers::user(name), &SYSTEM_ACCOUNTS),
+            &self.informers,
+            clock,
+            random,
+            tasks,
+            config,
+        );
+        let scheduler = Client::new(LocalEndpoint::of(&self.api, "system:kube-scheduler", &[]), USER_AGENT);
+        skiff_scheduler::start(
+            scheduler,
+            &self.informers,
+            skiff_scheduler::Config::default(),
+            clock.clone(),
+            random.clone(),
+            tasks,
+        );
+    }
+
+    /// A client with the identity of the node `name`.
+    pub fn node_client(&self, name: &str) -> Client {
+        Client::new(LocalEndpoint::of(&self.api, &format!("system:node:{name}"), &["system:nodes"]), USER_AGENT)
+    }
+}

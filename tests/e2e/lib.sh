@@ -1,0 +1,131 @@
+# Shared by the end-to-end scripts: a cluster of their own, a busybox image, and checks that say
+# what they expected. Sourced, never run.
+#
+# SKIFF names the binary (default: the release build). The cluster is removed at the end, and
+# whatever it left on the machine then is an error.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+SKIFF=${SKIFF:-$root/target/$(rustc -vV | sed -n 's/^host: //p')/release/skiff}
+work=$(mktemp -d)
+profile=e2e-$(basename "$0" .sh)-$$
+export KUBECONFIG=$work/kubeconfig
+passed=0
+
+fail() {
+    echo "FAIL: $*" >&2
+    exit 1
+}
+
+# ok NAME COMMAND...: the command succeeds.
+ok() {
+    local name=$1
+    shift
+    if ! "$@" >"$work/out" 2>&1; then
+        sed 's/^/    /' "$work/out" >&2
+        fail "$name: $*"
+    fi
+    passed=$((passed + 1))
+    echo "ok: $name"
+}
+
+# says NAME PATTERN COMMAND...: the command succeeds and prints the pattern (extended regex).
+says() {
+    local name=$1 pattern=$2
+    shift 2
+    if ! "$@" >"$work/out" 2>&1; then
+        sed 's/^/    /' "$work/out" >&2
+        fail "$name: $*"
+    fi
+    grep -Eq -- "$pattern" "$work/out" || {
+        sed 's/^/    /' "$work/out" >&2
+        fail "$name: the output of '$*' lacks /$pattern/"
+    }
+    passed=$((passed + 1))
+    echo "ok: $name"
+}
+
+# refuses NAME PATTERN COMMAND...: the command fails and prints the pattern.
+refuses() {
+    local name=$1 pattern=$2
+    shift 2
+    if "$@" >"$work/out" 2>&1; then
+        sed 's/^/    /' "$work/out" >&2
+        fail "$name: '$*' succeeded"
+    fi
+    grep -Eq -- "$pattern" "$work/out" || {
+        sed 's/^/    /' "$work/out" >&2
+        fail "$name: the error of '$*' lacks /$pattern/"
+    }
+    passed=$((passed + 1))
+    echo "ok: $name"
+}
+
+# until_true NAME COMMAND...: the command succeeds within 30 seconds.
+until_true() {
+    local name=$1 deadline=$((SECONDS + 30))
+    shift
+    until "$@" >"$work/out" 2>&1; do
+        [ $SECONDS -lt $deadline ] || {
+            sed 's/^/    /' "$work/out" >&2
+            fail "$name: not within 30 s: $*"
+        }
+        sleep 0.1
+    done
+    passed=$((passed + 1))
+    echo "ok: $name"
+}
+
+# busybox_image NAME FILE: a docker archive with Debian's static busybox, made without any tool
+# but tar.
+busybox_image() {
+    local name=$1 file=$2 box=$work/image
+    command -v busybox >/dev/null || fail "busybox is missing; install it with: apt-get install -y busybox-static"
+    rm -rf "$box"
+    mkdir -p "$box/root/bin" "$box/root/etc" "$box/root/tmp" "$box/root/root"
+    chmod 1777 "$box/root/tmp"
+    cp "$(command -v busybox)" "$box/root/bin/busybox"
+    local applet
+    for applet in $("$box/root/bin/busybox" --list); do
+        [ -e "$box/root/bin/$applet" ] || ln -s busybox "$box/root/bin/$applet"
+    done
+    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$box/root/etc/passwd"
+    printf 'root:x:0:\nnobody:x:65534:\n' >"$box/root/etc/group"
+    # Names differ from image to image so that `set image` has something to roll out to.
+    echo "$name" >"$box/root/etc/image"
+    tar -C "$box/root" --owner=0 --group=0 --numeric-owner -cf "$box/layer.tar" .
+    local layer config
+    layer=$(sha256sum "$box/layer.tar" | cut -d' ' -f1)
+    cat >"$box/config.json" <<EOF
+{"architecture":"$(dpkg --print-architecture)","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["/bin/sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
+EOF
+    config=$(sha256sum "$box/config.json" | cut -d' ' -f1)
+    mv "$box/config.json" "$box/$config.json"
+    cat >"$box/manifest.json" <<EOF
+[{"Config":"$config.json","RepoTags":["$name"],"Layers":["layer.tar"]}]
+EOF
+    tar -C "$box" -cf "$file" manifest.json "$config.json" layer.tar
+}
+
+# What this machine has of a cluster: to be the same before and after.
+remains() {
+    { ip -o link 2>/dev/null | grep -oE 'sk[0-9a-f]{6}[^ :@]*' || true; } | sort -u
+    { grep -oE ' /(run|var/lib)/skiff/[^ ]*' /proc/self/mounts || true; } | sort -u
+    find /sys/fs/cgroup -maxdepth 2 -type d -name '*skiff*' 2>/dev/null | sort
+    ls /run/skiff /var/lib/skiff 2>/dev/null | sort
+    # Only live processes: a zombie's comm outlasts it until its parent looks.
+    ps -eo stat=,comm= | awk '$1 !~ /^Z/ && $2 ~ /^(skiff|pause)/ {print $2}' | sort
+}
+
+finish() {
+    local code=$?
+    if [ $code -ne 0 ]; then
+        echo "--- the last lines of the components' logs" >&2
+        "$SKIFF" -p "$profile" logs --tail 15 >&2 2>/dev/null || true
+    fi
+    "$SKIFF" -p "$profile" delete >/dev/null 2>&1 || true
+    rm -rf "$work"
+    exit $code
+}
+trap finish EXIT
