@@ -36,6 +36,18 @@ pub enum Operation {
     Connect,
 }
 
+impl Operation {
+    /// As upstream spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
 /// What is about to be written.
 #[derive(Clone, Copy)]
 pub struct Attributes<'a> {
@@ -132,7 +144,12 @@ impl Admission {
         old: Option<&Tree>,
     ) -> ApiResult<()> {
         for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
-            plugin.mutate(server, attributes, object, old).await?;
+            let began = server.clock().instant();
+            let outcome = plugin.mutate(server, attributes, object, old).await;
+            let took = server.clock().instant() - began;
+            let operation = attributes.operation.as_str();
+            server.metrics.admitted(plugin.name(), operation, "admit", outcome.is_err(), took);
+            outcome?;
         }
         Ok(())
     }
@@ -149,7 +166,12 @@ impl Admission {
         old: Option<&Tree>,
     ) -> ApiResult<()> {
         for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
-            plugin.validate(server, attributes, object, old).await?;
+            let began = server.clock().instant();
+            let outcome = plugin.validate(server, attributes, object, old).await;
+            let took = server.clock().instant() - began;
+            let operation = attributes.operation.as_str();
+            server.metrics.admitted(plugin.name(), operation, "validate", outcome.is_err(), took);
+            outcome?;
         }
         Ok(())
     }

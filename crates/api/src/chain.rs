@@ -14,6 +14,7 @@ use crate::authn::{self, UserInfo, impersonation};
 use crate::authz::{self, Attributes, Decision, Target};
 use crate::body::{Body, RequestBody};
 use crate::errors::{ApiError, ApiResult};
+use crate::metrics::Asked;
 use crate::request::RequestInfo;
 use crate::serve::Peer;
 use crate::server::ApiServer;
@@ -27,7 +28,7 @@ const WARNINGS_MAX: usize = 64;
 /// One request on its way through the server.
 pub struct Call {
     /// What the path asks for.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// The method.
     pub method: Method,
     /// The headers.
@@ -78,12 +79,13 @@ impl Call {
 /// Answers one request.
 pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer: Peer) -> Response<Body> {
     let (mut head, body) = request.into_parts();
+    let began = server.clock().instant();
     let query = head.uri.query().unwrap_or("").to_owned();
     let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let audit_id = audit_id(server, &head.headers);
     let call = Call {
-        info,
+        info: Arc::new(info),
         method: head.method,
         query,
         user: Arc::new(UserInfo::anonymous()),
@@ -93,21 +95,25 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
         headers: head.headers,
     };
     let accepted = respond::ErrorForm::of(&call);
-    let path = call.info.path.clone();
+    let asked = Asked::of(&call);
+    let _inflight = (!call.is_long_running()).then(|| server.metrics.inflight(asked.is_mutating()));
     let outcome = match AssertUnwindSafe(answer(server, call, peer)).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => {
-            tracing::error!(path, "request panicked");
+            tracing::error!(path = asked.path(), "request panicked");
             Err(ApiError::internal("the server could not answer this request"))
         }
     };
     let mut response = outcome.unwrap_or_else(|error| respond::error(&error, &accepted));
     finish(&mut response, &audit_id, &warnings.lock());
+    server.metrics.answered(server, &asked, server.clock().instant() - began, &mut response);
     response
 }
 
 async fn answer(server: &Arc<ApiServer>, mut call: Call, peer: Peer) -> ApiResult<Response<Body>> {
-    call.user = authenticate(server, &call.headers, peer).await?;
+    let authenticated = authenticate(server, &call.headers, peer).await;
+    server.metrics.authenticated(authenticated.as_deref().ok());
+    call.user = authenticated?;
     impersonate(server, &mut call)?;
     authorize(server, &call)?;
     if call.is_long_running() {
@@ -190,7 +196,9 @@ fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
 
 /// Nothing when it is allowed, the 403 when it is not.
 pub fn permit(server: &ApiServer, attributes: &Attributes<'_>) -> ApiResult<()> {
-    match authz::decide(server.config.authorizer.as_ref(), attributes) {
+    let decision = authz::decide(server.config.authorizer.as_ref(), attributes);
+    server.metrics.decided(&decision);
+    match decision {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(attributes, &reason)),
     }

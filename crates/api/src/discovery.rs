@@ -17,24 +17,27 @@ use crate::server::ApiServer;
 /// What the server says it is.
 pub const GIT_VERSION: &str = "v1.36.2";
 
+/// What `/version` and `kubernetes_build_info` say.
+pub const VERSION: [(&str, &str); 13] = [
+    ("major", "1"),
+    ("minor", "36"),
+    ("emulationMajor", "1"),
+    ("emulationMinor", "36"),
+    ("minCompatibilityMajor", "1"),
+    ("minCompatibilityMinor", "35"),
+    ("gitVersion", GIT_VERSION),
+    ("gitCommit", ""),
+    ("gitTreeState", "clean"),
+    ("buildDate", "2026-06-01T00:00:00Z"),
+    ("goVersion", "go1.26.0"),
+    ("compiler", "rustc"),
+    ("platform", "linux/amd64"),
+];
+
 /// `/version`
 pub fn version() -> Vec<u8> {
     let mut info = Map::new();
-    for (key, value) in [
-        ("major", "1"),
-        ("minor", "36"),
-        ("emulationMajor", "1"),
-        ("emulationMinor", "36"),
-        ("minCompatibilityMajor", "1"),
-        ("minCompatibilityMinor", "35"),
-        ("gitVersion", GIT_VERSION),
-        ("gitCommit", ""),
-        ("gitTreeState", "clean"),
-        ("buildDate", "2026-06-01T00:00:00Z"),
-        ("goVersion", "go1.26.0"),
-        ("compiler", "rustc"),
-        ("platform", "linux/amd64"),
-    ] {
+    for (key, value) in VERSION {
         info.insert(key, value);
     }
     json::encode_untyped(&Tree::Map(info))

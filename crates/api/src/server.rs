@@ -19,6 +19,7 @@ use crate::authz::Authorizer;
 use crate::body::{Body, RequestBody};
 use crate::chain;
 use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::proxy::NodeDialer;
 use crate::serve::{self, Peer};
 use crate::storage::{Collection, Collections};
@@ -76,6 +77,7 @@ pub struct ApiServer {
     pub(crate) tokens: Tokens,
     pub(crate) admission: Admission,
     pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
     pub(crate) openapi: crate::openapi::Documents,
     pub(crate) shared_lease: parking_lot::Mutex<Option<crate::event_lease::Shared>>,
 }
@@ -99,6 +101,7 @@ impl ApiServer {
             tokens: Tokens::new(key, config.issuer.clone(), config.clock.clone(), config.random.clone()),
             admission: Admission::standard(),
             health: Health::default(),
+            metrics: Metrics::default(),
             openapi: crate::openapi::Documents::default(),
             shared_lease: parking_lot::Mutex::default(),
             config,

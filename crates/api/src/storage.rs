@@ -15,6 +15,7 @@ use skiff_store::cache::{Cache, Change};
 use skiff_store::{Entry, Error, EventKind, Expect, LeaseId, Revision, Store};
 
 use crate::errors::{ApiError, ApiResult, Qualified};
+use crate::metrics::histogram::{Histogram, SECONDS};
 
 /// The one place that makes storage keys:
 /// `<cluster>/registry/<group or core>/<plural>/<namespace or nothing>/<name>`.
@@ -36,6 +37,40 @@ pub struct Collection {
     cache: Cache<Item>,
     /// Watch events that were just encoded, for the other watchers.
     pub(crate) encoded: crate::frame::Encoded,
+    /// How long the store took.
+    pub(crate) timings: Timings,
+    clock: Clock,
+}
+
+/// What a collection asks of the store, in upstream's words.
+#[derive(Clone, Copy)]
+enum Operation {
+    Get,
+    Create,
+    Update,
+    Delete,
+}
+
+const OPERATIONS: [&str; 4] = ["get", "create", "update", "delete"];
+
+/// How long the store took, by what was asked of it.
+pub(crate) struct Timings([Histogram; OPERATIONS.len()]);
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Histogram::new(&SECONDS)))
+    }
+}
+
+impl Timings {
+    /// Every operation that was asked for.
+    pub(crate) fn each(&self, mut visit: impl FnMut(&'static str, &Histogram)) {
+        for (operation, histogram) in OPERATIONS.into_iter().zip(&self.0) {
+            if histogram.cumulative().last().is_some_and(|(_, count)| count > 0) {
+                visit(operation, histogram);
+            }
+        }
+    }
 }
 
 /// An object in the watch cache.
@@ -185,7 +220,9 @@ impl Collection {
 
     /// Reads one object.
     pub async fn get(&self, namespace: &str, name: &str) -> ApiResult<Option<Stored>> {
-        let found = self.store.get(&self.key(namespace, name), None).await.map_err(|error| self.failure(error))?;
+        let key = self.key(namespace, name);
+        let found =
+            self.timed(Operation::Get, self.store.get(&key, None)).await.map_err(|error| self.failure(error))?;
         Ok(found.entry.map(|entry| self.stored(entry)))
     }
 
@@ -208,7 +245,8 @@ impl Collection {
 
     /// Writes a new object.
     pub async fn create(&self, namespace: &str, name: &str, value: Bytes, lease: Option<LeaseId>) -> ApiResult<Stored> {
-        match self.store.put(self.key(namespace, name), value, Expect::Absent, lease).await {
+        let put = self.store.put(self.key(namespace, name), value, Expect::Absent, lease);
+        match self.timed(Operation::Create, put).await {
             Ok(put) => Ok(self.stored(put.entry)),
             Err(Error::Conflict { .. }) => Err(ApiError::already_exists(self.qualified(), name)),
             Err(error) => Err(self.failure(error)),
@@ -224,7 +262,8 @@ impl Collection {
         read: Revision,
         lease: Option<LeaseId>,
     ) -> ApiResult<Option<Stored>> {
-        match self.store.put(self.key(namespace, name), value, Expect::Revision(read), lease).await {
+        let put = self.store.put(self.key(namespace, name), value, Expect::Revision(read), lease);
+        match self.timed(Operation::Update, put).await {
             Ok(put) => Ok(Some(self.stored(put.entry))),
             Err(Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(self.failure(error)),
@@ -234,11 +273,19 @@ impl Collection {
     /// Deletes an object that is still as it was read; gives the revision of the delete, `None`
     /// when it is not.
     pub async fn remove(&self, namespace: &str, name: &str, read: Revision) -> ApiResult<Option<Revision>> {
-        match self.store.delete(self.key(namespace, name), Expect::Revision(read)).await {
+        let delete = self.store.delete(self.key(namespace, name), Expect::Revision(read));
+        match self.timed(Operation::Delete, delete).await {
             Ok(deleted) => Ok(Some(deleted.revision)),
             Err(Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(self.failure(error)),
         }
+    }
+
+    async fn timed<T>(&self, operation: Operation, work: impl Future<Output = T>) -> T {
+        let began = self.clock.instant();
+        let outcome = work.await;
+        self.timings.0[operation as usize].observe(self.clock.instant() - began);
+        outcome
     }
 
     /// What a store failure means to a client.
@@ -284,6 +331,13 @@ impl Collections {
         self.named(facts.storage.group.as_str(), facts.plural.as_str())
     }
 
+    /// Every collection that somebody has asked for, in order.
+    pub fn all(&self) -> Vec<Arc<Collection>> {
+        let mut all: Vec<_> = self.made.read().values().flatten().map(Arc::clone).collect();
+        all.sort_by(|one, other| (&one.group, &one.plural).cmp(&(&other.group, &other.plural)));
+        all
+    }
+
     /// The collection of a storage group and plural.
     pub fn named(&self, group: &str, plural: &str) -> Arc<Collection> {
         let found = |made: &Made| made.get(plural)?.iter().find(|one| one.group == group).map(Arc::clone);
@@ -311,6 +365,8 @@ impl Collections {
             group: group.to_owned(),
             plural: plural.to_owned(),
             encoded: crate::frame::Encoded::default(),
+            timings: Timings::default(),
+            clock: self.clock.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod admission;
 mod custom;
 mod generated;
 mod lists;
+mod metrics;
 mod support;
 mod tls;
 mod watches;

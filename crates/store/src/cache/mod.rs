@@ -137,6 +137,12 @@ impl<T: Send + Sync + 'static> Cache<T> {
         Ok(self.inner.snapshot(outstanding.current))
     }
 
+    /// The items as last heard of, without asking the store; `None` before the first list.
+    pub fn latest(&self) -> Option<Snapshot<T>> {
+        let applied = *self.inner.applied.borrow();
+        (applied > 0).then(|| self.inner.snapshot(applied))
+    }
+
     /// The items at `revision` or later. A revision that the store has not reached is
     /// [`Error::Future`].
     pub async fn at_least(&self, revision: Revision) -> Result<Snapshot<T>, Error> {
