@@ -309,7 +309,7 @@ impl Reconcile for Driver {
         let groups = groups(&service, &pods, |node| zone_of(&nodes, node));
         let existing = existing(&self.slices, key, MANAGER);
         let plan = plan(&owner(&service), groups, &existing);
-        perform(&self.ctx, &self.written, key, plan).await.map(|()| Next::Event)
+        perform(&self.ctx, &self.slices, &self.written, key, plan).await.map(|()| Next::Event)
     }
 }
 
@@ -329,17 +329,29 @@ pub(crate) fn existing(slices: &Informer<EndpointSlice>, key: &ObjectKey, manage
 ///
 /// # Errors
 /// The request that failed.
-pub(crate) async fn perform(ctx: &Context, written: &Written, key: &ObjectKey, plan: Plan) -> Result<()> {
+pub(crate) async fn perform(
+    ctx: &Context,
+    slices: &Informer<EndpointSlice>,
+    written: &Written,
+    key: &ObjectKey,
+    plan: Plan,
+) -> Result<()> {
+    let note = |slice: &EndpointSlice| {
+        written.note(key, &slice.metadata);
+        // The event may have come before the answer: then nothing would ever say that it is seen.
+        if let Some(shown) = slices.get(slice.metadata.ns(), slice.metadata.id()) {
+            written.seen(key, &shown.metadata);
+        }
+    };
     for slice in plan.create {
         match ctx.client.create(&slice).await {
-            Ok(slice) => written.note(key, &slice.metadata),
+            Ok(slice) => note(&slice),
             Err(error) if error.is_namespace_terminating() => return Ok(()),
             Err(error) => return Err(error),
         }
     }
     for slice in plan.update {
-        let slice = ctx.client.replace(&slice).await?;
-        written.note(key, &slice.metadata);
+        note(&ctx.client.replace(&slice).await?);
     }
     for slice in plan.delete {
         let options = DeleteOptions::uid(slice.metadata.uid());
