@@ -1,6 +1,7 @@
 //! Tasks of the workspace that are not part of a build: `cargo xtask NAME …`.
 
 mod cri;
+mod discovery;
 mod go_shapes;
 mod goldens;
 mod pack;
@@ -18,6 +19,7 @@ fn main() -> Result<()> {
     let folder = args.next().map(PathBuf::from);
     match (task.to_str(), folder) {
         (Some("cri"), Some(folder)) => cri::run(&folder),
+        (Some("discovery"), Some(folder)) => discovery::run(&folder),
         (Some("go-shapes"), Some(folder)) => go_shapes::run(&folder),
         (Some("resources"), Some(folder)) => resources::run(&folder),
         (Some("schema-pack"), Some(folder)) => pack::run(&folder),
@@ -26,7 +28,7 @@ fn main() -> Result<()> {
         (Some("generated"), Some(folder)) => pack::check(&folder).and_then(|()| resources::check(&folder)),
         (Some("goldens"), Some(folder)) => goldens::run(&folder),
         _ => bail!(
-            "usage: cargo xtask cri|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
+            "usage: cargo xtask cri|discovery|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
         ),
     }
 }

@@ -145,7 +145,8 @@ fn typed(kind: &'static str, api_version: &'static str) -> Map {
 }
 
 fn api_versions(server: &ApiServer) -> Tree {
-    let mut tree = typed("APIVersions", "v1");
+    let mut tree = Map::new();
+    tree.insert("kind", "APIVersions"); // and no apiVersion, as upstream's
     tree.insert("versions", vec![Tree::from("v1")]);
     let mut address = Map::new();
     address.insert("clientCIDR", "0.0.0.0/0");
@@ -154,7 +155,8 @@ fn api_versions(server: &ApiServer) -> Tree {
     Tree::Map(tree)
 }
 
-fn group_list(registry: &Registry) -> Tree {
+/// The `APIGroupList` of `/apis`.
+pub fn group_list(registry: &Registry) -> Tree {
     let groups: Vec<Tree> = registry
         .groups()
         .into_iter()
@@ -166,7 +168,8 @@ fn group_list(registry: &Registry) -> Tree {
     Tree::Map(tree)
 }
 
-fn group_of(registry: &Registry, name: &str) -> Option<Tree> {
+/// The `APIGroup` of `/apis/NAME`, if it is served.
+pub fn group_of(registry: &Registry, name: &str) -> Option<Tree> {
     let (group, versions) = registry.groups().into_iter().find(|(group, _)| *group == name && !group.is_empty())?;
     Some(Tree::Map(group_map(typed("APIGroup", "v1"), group, &versions)))
 }
@@ -194,8 +197,8 @@ fn names(keys: &[Key]) -> Vec<Tree> {
     keys.iter().map(|key| Tree::from(key.as_str())).collect()
 }
 
-/// `APIResourceList`
-fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Tree> {
+/// The `APIResourceList` of a group version, if it is served.
+pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Tree> {
     let mut resources = Vec::new();
     for kind in registry.group_version(group, version) {
         let facts = kind.facts();
@@ -237,6 +240,10 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Tree
         return None;
     }
     let mut tree = typed("APIResourceList", "v1");
+    if group.is_empty() {
+        // Upstream's oldest document says no version of its own.
+        tree.remove("apiVersion");
+    }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     tree.insert("groupVersion", group_version);
     tree.insert("resources", resources);
@@ -244,7 +251,7 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Tree
 }
 
 /// `APIGroupDiscoveryList`, for the core group or for all others.
-fn aggregated(registry: &Registry, named: bool) -> Tree {
+pub fn aggregated(registry: &Registry, named: bool) -> Tree {
     let mut items = Vec::new();
     for (group, versions) in registry.groups() {
         if group.is_empty() == named {
@@ -254,7 +261,6 @@ fn aggregated(registry: &Registry, named: bool) -> Tree {
         if named {
             metadata.insert("name", group);
         }
-        metadata.insert("creationTimestamp", Tree::Null);
         let versions: Vec<Tree> = versions
             .into_iter()
             .map(|version| {
@@ -282,8 +288,9 @@ fn aggregated(registry: &Registry, named: bool) -> Tree {
     Tree::Map(tree)
 }
 
-fn response_kind(api_version: &str, kind: &str) -> Tree {
-    let (group, version) = skiff_kinds::facts::split_api_version(api_version);
+/// The kind of answers. Group and version are empty where they are those of the path.
+fn response_kind(foreign: Option<&str>, kind: &str) -> Tree {
+    let (group, version) = foreign.map(skiff_kinds::facts::split_api_version).unwrap_or_default();
     let mut tree = Map::new();
     tree.insert("group", group);
     tree.insert("version", version);
@@ -295,7 +302,7 @@ fn resource_discovery(kind: &dyn Kind) -> Tree {
     let facts = kind.facts();
     let mut tree = Map::new();
     tree.insert("resource", facts.plural.as_str());
-    tree.insert("responseKind", response_kind(facts.api_version.as_str(), facts.kind.as_str()));
+    tree.insert("responseKind", response_kind(None, facts.kind.as_str()));
     tree.insert("scope", if facts.namespaced { "Namespaced" } else { "Cluster" });
     tree.insert("singularResource", facts.singular.as_str());
     tree.insert("verbs", verbs(facts.verbs));
@@ -312,7 +319,10 @@ fn resource_discovery(kind: &dyn Kind) -> Tree {
             .map(|sub| {
                 let mut tree = Map::new();
                 tree.insert("subresource", sub.name.as_str());
-                tree.insert("responseKind", response_kind(sub.api_version.as_str(), sub.kind.as_str()));
+                tree.insert(
+                    "responseKind",
+                    response_kind(sub.foreign.then(|| sub.api_version.as_str()), sub.kind.as_str()),
+                );
                 tree.insert("verbs", verbs(sub.verbs));
                 Tree::Map(tree)
             })
