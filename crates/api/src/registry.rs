@@ -14,6 +14,7 @@ use crate::server::ApiServer;
 use crate::write::Writer;
 
 pub mod addresses;
+pub mod certificates;
 pub mod services;
 
 /// Events are forgotten after this long, upstream's `--event-ttl`.
@@ -51,6 +52,9 @@ pub async fn before_create(writer: &Writer<'_>, object: &mut Tree) -> ApiResult<
     if is(writer.kind(), "", "services") {
         return services::before_create(writer, object).await;
     }
+    if is(writer.kind(), "certificates.k8s.io", "certificatesigningrequests") {
+        certificates::before_create(writer, object);
+    }
     Ok(Undo::default())
 }
 
@@ -61,6 +65,9 @@ pub async fn before_create(writer: &Writer<'_>, object: &mut Tree) -> ApiResult<
 pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> ApiResult<Undo> {
     if is(writer.kind(), "", "services") && writer.subject.subresource.is_empty() {
         return services::before_update(writer, new, old).await;
+    }
+    if is(writer.kind(), "certificates.k8s.io", "certificatesigningrequests") {
+        certificates::before_update(writer, new, old)?;
     }
     Ok(Undo::default())
 }

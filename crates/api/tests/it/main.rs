@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod certificates;
 mod custom;
 mod generated;
 mod lists;
