@@ -12,10 +12,24 @@ work=$(mktemp -d)
 profile=e2e-$(basename "$0" .sh)-$$
 export KUBECONFIG=$work/kubeconfig
 passed=0
+failed=0
 
+# What cannot go on without.
 fail() {
     echo "FAIL: $*" >&2
     exit 1
+}
+
+# A check that did not hold: the others go on and the script fails at its end.
+broken() {
+    echo "FAIL: $*" >&2
+    failed=$((failed + 1))
+}
+
+# The closing line; the script's last command.
+verdict() {
+    echo "$passed passed, $failed failed"
+    [ "$failed" = 0 ]
 }
 
 # ok NAME COMMAND...: the command succeeds.
@@ -24,7 +38,8 @@ ok() {
     shift
     if ! "$@" >"$work/out" 2>&1; then
         sed 's/^/    /' "$work/out" >&2
-        fail "$name: $*"
+        broken "$name: $*"
+        return 0
     fi
     passed=$((passed + 1))
     echo "ok: $name"
@@ -36,11 +51,13 @@ says() {
     shift 2
     if ! "$@" >"$work/out" 2>&1; then
         sed 's/^/    /' "$work/out" >&2
-        fail "$name: $*"
+        broken "$name: $*"
+        return 0
     fi
     grep -Eq -- "$pattern" "$work/out" || {
         sed 's/^/    /' "$work/out" >&2
-        fail "$name: the output of '$*' lacks /$pattern/"
+        broken "$name: the output of '$*' lacks /$pattern/"
+        return 0
     }
     passed=$((passed + 1))
     echo "ok: $name"
@@ -52,11 +69,13 @@ refuses() {
     shift 2
     if "$@" >"$work/out" 2>&1; then
         sed 's/^/    /' "$work/out" >&2
-        fail "$name: '$*' succeeded"
+        broken "$name: '$*' succeeded"
+        return 0
     fi
     grep -Eq -- "$pattern" "$work/out" || {
         sed 's/^/    /' "$work/out" >&2
-        fail "$name: the error of '$*' lacks /$pattern/"
+        broken "$name: the error of '$*' lacks /$pattern/"
+        return 0
     }
     passed=$((passed + 1))
     echo "ok: $name"
@@ -69,7 +88,8 @@ until_true() {
     until "$@" >"$work/out" 2>&1; do
         [ $SECONDS -lt $deadline ] || {
             sed 's/^/    /' "$work/out" >&2
-            fail "$name: not within 30 s: $*"
+            broken "$name: not within 30 s: $*"
+            return 0
         }
         sleep 0.1
     done

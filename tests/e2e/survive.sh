@@ -67,4 +67,4 @@ kill -9 "$(server)"
 ok "delete without a server" "$SKIFF" -p "$profile" delete
 remains >"$work/after"
 ok "nothing is left" diff "$work/before" "$work/after"
-echo "$passed passed, 0 failed"
+verdict
