@@ -121,6 +121,10 @@ impl ApiServer {
     /// Serves a listener until the server's tasks are stopped.
     pub fn listen(self: &Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
         let (server, tasks) = (Arc::clone(self), self.config.tasks.clone());
+        match listener.local_addr() {
+            Ok(address) => tracing::info!(%address, "serving securely"),
+            Err(error) => tracing::warn!(%error, "serving securely, on an address that cannot be told"),
+        }
         self.config.tasks.spawn_draining("listener", async move {
             if let Err(error) = serve::serve(server, listener, tls, tasks).await {
                 tracing::error!(%error, "listener failed");

@@ -113,6 +113,7 @@ pub fn start(
 ) {
     let config = Arc::new(config);
     for (name, start) in CONTROLLERS {
+        tracing::info!(controller = name, "starting");
         let client = Client::new(endpoints(name), &format!("skiff/{} {name}", env!("CARGO_PKG_VERSION")));
         let tasks = tasks.group(name);
         start(Context {

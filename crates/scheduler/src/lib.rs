@@ -38,6 +38,7 @@ const BINDINGS_MAX: usize = 64;
 /// Starts scheduling. Returns at once; everything ends with `tasks`.
 pub fn start(client: Client, informers: &Informers, config: Config, clock: Clock, random: Random, tasks: &Tasks) {
     let tasks = tasks.group("scheduler");
+    tracing::info!(scheduler = config.scheduler_name, scoring = ?config.scoring, "starting");
     let events = Events::new(client.clone(), clock.clone(), &tasks, &config.scheduler_name, "");
     let scheduler = Arc::new(Scheduler {
         state: Mutex::new(State::new(&config)),

@@ -103,6 +103,7 @@ pub fn start(
     let ours = vec![IpAddr::V4(config.service_address), IpAddr::V4(*address.ip())];
     let forwarder = Forwarder::new(config.resolv_conf, ours, clock.clone(), random.clone(), counters.clone());
     let tasks = tasks.group("dns");
+    tracing::info!(%address, domain = config.domain, "answering");
     Arc::new(Server::new(zone.clone(), forwarder, counters.clone())).serve(datagrams, streams, &tasks);
 
     let changed = Arc::new(Changed::default());

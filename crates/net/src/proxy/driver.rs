@@ -100,6 +100,7 @@ pub fn start(informers: &Informers, machine: &Arc<Machine>, config: Config, task
         service_cidr: place.service_cidr,
     };
     let table = Arc::new(Mutex::new(Table::open(machine.namespace(), node.clone())?));
+    tracing::info!(node = node.name, services = %node.service_cidr, "programming Services into nftables");
     let services = informers.of::<Service>();
     let slices = informers.of::<EndpointSlice>().with_index(INDEX_SERVICE, |slice| {
         service_of(&slice.metadata).map(|key| key.to_string()).into_iter().collect()

@@ -114,6 +114,7 @@ impl EmbeddedStore {
             .map_err(|owner| OpenError::Locked { directory: directory.clone(), owner })?;
         let recovered = recover::recover(&disk, &options.random)?;
         let recovery = recovered.report.clone();
+        tracing::info!(directory, "opened");
         if let Some(dropped) = &recovery.dropped {
             tracing::warn!(
                 directory,
