@@ -35,8 +35,10 @@ const IMAGES_MAX: usize = 50;
 const RETRY: Duration = Duration::from_millis(200);
 /// Memory that must stay available; below it the node is under pressure.
 const MEMORY_AVAILABLE_MIN: i64 = 100 << 20;
-/// The share of the disk, in per cent, that must stay free.
+/// The share of the disk, in per cent, that must stay free, but no more than so many bytes: a
+/// tenth of a laptop's disk is far more than pods need.
 const DISK_FREE_PERCENT_MIN: u64 = 10;
+const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 
 /// The node as it was last registered or reported.
 pub(crate) struct Registered {
@@ -214,8 +216,9 @@ async fn conditions(node: &Node, before: Option<&NodeStatus>) -> Vec<NodeConditi
     let now = node.clock.now();
     let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text, "MemAvailable:"));
     let low_memory = memory.is_some_and(|available| available < MEMORY_AVAILABLE_MIN);
-    let low_disk = nix::sys::statvfs::statvfs(&node.config.data_dir)
-        .is_ok_and(|stat| stat.blocks() > 0 && stat.blocks_available() * 100 / stat.blocks() < DISK_FREE_PERCENT_MIN);
+    let low_disk = nix::sys::statvfs::statvfs(&node.config.data_dir).is_ok_and(|stat| {
+        is_disk_low(stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size())
+    });
     let pressure = |type_: &str, low: bool, what: &str| {
         let (reason, message) = if low {
             (
@@ -248,6 +251,10 @@ async fn conditions(node: &Node, before: Option<&NodeStatus>) -> Vec<NodeConditi
         }
     }
     list
+}
+
+fn is_disk_low(total: u64, available: u64) -> bool {
+    available < (total / 100 * DISK_FREE_PERCENT_MIN).min(DISK_FREE_BYTES_MIN)
 }
 
 fn event_for(node: &Node, condition: &NodeCondition) {
@@ -412,5 +419,20 @@ async fn renew(node: &Node, held: Option<Lease>, node_uid: &str) -> skiff_client
             };
             node.client.create(&lease).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_disk_low;
+
+    #[test]
+    fn a_large_disk_is_low_only_when_little_is_left() {
+        const GIB: u64 = 1 << 30;
+        assert!(!is_disk_low(252 * GIB, 20 * GIB));
+        assert!(is_disk_low(252 * GIB, GIB / 2));
+        assert!(!is_disk_low(4 * GIB, GIB / 2));
+        assert!(is_disk_low(4 * GIB, GIB / 4));
+        assert!(!is_disk_low(0, 0));
     }
 }
