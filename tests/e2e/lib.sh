@@ -2,7 +2,7 @@
 # what they expected. Sourced, never run.
 #
 # SKIFF names the binary (default: the release build). The cluster is removed at the end, and
-# whatever it left on the machine then is an error.
+# whatever it left on the machine then is an error. Other clusters may run meanwhile.
 
 set -euo pipefail
 
@@ -10,6 +10,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SKIFF=${SKIFF:-$root/target/$(rustc -vV | sed -n 's/^host: //p')/release/skiff}
 work=$(mktemp -d)
 profile=e2e-$(basename "$0" .sh)-$$
+more=() # further profiles of the script
 export KUBECONFIG=$work/kubeconfig
 passed=0
 failed=0
@@ -128,14 +129,52 @@ EOF
     tar -C "$box" -cf "$file" manifest.json "$config.json" layer.tar
 }
 
-# What this machine has of a cluster: to be the same before and after.
+# cluster_id PROFILE: the six digits that are in every name the cluster gives to kernel objects.
+cluster_id() {
+    sed -n 's/.*"clusterId": *"\([0-9a-f]*\)".*/\1/p' "/var/lib/skiff/$1/profile.json"
+}
+
+# remains PROFILE ID: what this machine has of the cluster, one thing per line. Other clusters and
+# other people's processes do not count.
 remains() {
-    { ip -o link 2>/dev/null | grep -oE 'sk[0-9a-f]{6}[^ :@]*' || true; } | sort -u
-    { grep -oE ' /(run|var/lib)/skiff/[^ ]*' /proc/self/mounts || true; } | sort -u
-    find /sys/fs/cgroup -maxdepth 2 -type d -name '*skiff*' 2>/dev/null | sort
-    ls /run/skiff /var/lib/skiff 2>/dev/null | sort
-    # Only live processes: a zombie's comm outlasts it until its parent looks.
-    ps -eo stat=,comm= | awk '$1 !~ /^Z/ && $2 ~ /^(skiff|pause)/ {print $2}' | sort
+    local profile=$1 id=$2 pid
+    { ip -o link 2>/dev/null | grep -oE "sk$id[^ :@]*" || true; } | sed 's/^/link /'
+    if command -v nft >/dev/null; then
+        { nft list tables 2>/dev/null | grep -F "skiff-$id" || true; } | sed 's/^/rules /'
+    fi
+    { grep -E " /(run|var/lib)/skiff/$profile(/| )" /proc/self/mounts || true; } | cut -d' ' -f2 | sed 's/^/mount /'
+    { find /sys/fs/cgroup -maxdepth 2 -type d -name "skiff-$id" 2>/dev/null || true; } | sed 's/^/cgroup /'
+    { find "/run/skiff/$profile" "/var/lib/skiff/$profile" -maxdepth 0 2>/dev/null || true; } | sed 's/^/folder /'
+    for pid in $(processes "$profile" "$id"); do
+        echo "process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
+    done
+}
+
+# processes PROFILE ID: the server, shims, pause processes and containers of the cluster. Zombies
+# are none: they last until their parent looks.
+processes() {
+    local profile=$1 id=$2 folder pid
+    for folder in /proc/[0-9]*; do
+        pid=${folder#/proc/}
+        [ "$pid" != $$ ] || continue
+        # Its cgroup, or a command line that names the profile as ours do.
+        if grep -qs "/skiff-$id\(/\|\$\)" "$folder/cgroup" ||
+            tr '\0' ' ' 2>/dev/null <"$folder/cmdline" |
+            grep -qE -e "^skiff-shim /var/lib/skiff/$profile/" -e "^[^ ]*skiff --profile $profile server"; then
+            grep -qs '^State:.*Z' "$folder/status" || echo "$pid"
+        fi
+    done 2>/dev/null
+}
+
+# leaves_nothing NAME PROFILE ID: nothing of the cluster is on this machine.
+leaves_nothing() {
+    remains "$2" "$3" >"$work/remains"
+    [ ! -s "$work/remains" ] || {
+        sed 's/^/    /' "$work/remains" >&2
+        fail "$1: the above is left of cluster $2 ($3)"
+    }
+    passed=$((passed + 1))
+    echo "ok: $1"
 }
 
 finish() {
@@ -144,7 +183,10 @@ finish() {
         echo "--- the last lines of the components' logs" >&2
         "$SKIFF" -p "$profile" logs --tail 15 >&2 2>/dev/null || true
     fi
-    "$SKIFF" -p "$profile" delete >/dev/null 2>&1 || true
+    local name
+    for name in "$profile" ${more[@]+"${more[@]}"}; do
+        "$SKIFF" -p "$name" delete >/dev/null 2>&1 || true
+    done
     rm -rf "$work"
     exit $code
 }

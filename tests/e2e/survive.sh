@@ -5,10 +5,9 @@ command -v kubectl >/dev/null || {
     echo "kubectl is missing: survival was not tested"
     exit 0
 }
-remains >"$work/before"
 
 ok "up" "$SKIFF" -p "$profile" up --demo
-id=$(sed -n 's/.*"clusterId": *"\([0-9a-f]*\)".*/\1/p' "/var/lib/skiff/$profile/profile.json")
+id=$(cluster_id "$profile")
 address=$(kubectl get nodes -o jsonpath='{.items[0].status.addresses[?(@.type=="InternalIP")].address}')
 
 # The processes of the demo's containers: what runs below the cluster's cgroup as `/skiff demo`.
@@ -37,16 +36,14 @@ ok "up after the server was killed" "$SKIFF" -p "$profile" up
 containers >"$work/containers2"
 ok "the same processes" diff "$work/containers" "$work/containers2"
 
-# Every process that runs our binary on behalf of the cluster, except what runs inside containers.
-kill -9 "$(server)"
-for exe in /proc/[0-9]*/exe; do
-    pid=${exe#/proc/}
-    pid=${pid%/exe}
-    [ "$(readlink "$exe" 2>/dev/null)" = "$(readlink -f "$SKIFF")" ] || continue
-    tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q 'demo serve' && continue
-    tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q '^/\?pause' && continue
-    kill -9 "$pid" 2>/dev/null || true
+# Every process of the cluster but those in its cgroup: the server, then the shims.
+killed=0
+for pid in $(server) $(processes "$profile" "$id"); do
+    grep -qs "skiff-$id" "/proc/$pid/cgroup" && continue
+    kill -9 "$pid" 2>/dev/null || continue # the server comes twice
+    killed=$((killed + 1))
 done
+[ $killed -ge 4 ] || fail "a server and three shims were expected, $killed processes were killed"
 says "the demo answers while everything is dead" 'Hello from Skiff' curl -fsS --max-time 5 "http://$address:30080/"
 ok "up after everything was killed" "$SKIFF" -p "$profile" up
 containers >"$work/containers3"
@@ -65,6 +62,5 @@ until_true "and is replaced" sh -c '[ "$(kubectl get deployment demo -o jsonpath
 # Deleting a cluster whose server is dead, by force.
 kill -9 "$(server)"
 ok "delete without a server" "$SKIFF" -p "$profile" delete
-remains >"$work/after"
-ok "nothing is left" diff "$work/before" "$work/after"
+leaves_nothing "nothing is left" "$profile" "$id"
 verdict

@@ -6,9 +6,9 @@ command -v kubectl >/dev/null || {
     exit 0
 }
 k() { kubectl --request-timeout=30s "$@"; }
-remains >"$work/before"
 
 ok "up" "$SKIFF" -p "$profile" up --demo
+id=$(cluster_id "$profile")
 says "the context is merged" "^skiff-$profile$" kubectl config current-context
 says "the kubeconfig is private" '^600$' stat -c %a "$KUBECONFIG"
 node=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
@@ -192,7 +192,6 @@ ok "up again" "$SKIFF" -p "$profile" up
 says "the data is there" 'demo' k get deployment demo -o name
 until_true "and so is the demo" curl -fsS --max-time 5 "http://$address:30080/"
 ok "delete" "$SKIFF" -p "$profile" delete
-remains >"$work/after"
-ok "nothing is left" diff "$work/before" "$work/after"
+leaves_nothing "nothing is left" "$profile" "$id"
 refuses "the context is gone" 'current-context is not set' kubectl config current-context
 verdict

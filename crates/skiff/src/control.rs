@@ -142,6 +142,24 @@ async fn dispatch(handler: &dyn Handler, request: Request<Incoming>) -> Result<O
     }))
 }
 
+/// Why nobody answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoServer {
+    /// Nobody listens.
+    Absent,
+    /// It went away before it had answered.
+    Gone,
+}
+
+impl std::fmt::Display for NoServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "the cluster does not run; start it with: skiff up",
+            Self::Gone => "the server ended before it answered; see: skiff logs",
+        })
+    }
+}
+
 /// Speaks to the server behind a control socket.
 pub struct Client<'a> {
     socket: &'a Path,
@@ -155,10 +173,11 @@ impl<'a> Client<'a> {
 
     /// The server's state; `None` when no server listens.
     pub async fn state(&self) -> Result<Option<State>> {
-        if !self.listens().await {
-            return Ok(None);
+        match self.call(Method::GET, "/state", empty()).await {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.is::<NoServer>() => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(Some(self.call(Method::GET, "/state", empty()).await?))
     }
 
     /// Asks the server to stop.
@@ -188,22 +207,15 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    async fn listens(&self) -> bool {
-        UnixStream::connect(self.socket).await.is_ok()
-    }
-
     async fn call<T: for<'de> Deserialize<'de>>(
         &self,
         method: Method,
         path: &str,
         body: UnsyncBoxBody<Bytes, std::io::Error>,
     ) -> Result<T> {
-        let stream = match UnixStream::connect(self.socket).await {
-            Ok(stream) => stream,
-            Err(_) => bail!("the cluster does not run; start it with: skiff up"),
-        };
+        let stream = UnixStream::connect(self.socket).await.context(NoServer::Absent)?;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("speak to the server")?;
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context(NoServer::Gone)?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -211,12 +223,12 @@ impl<'a> Client<'a> {
             .body(body)
             .context("make the request")?;
         let exchange = async {
-            let response = sender.send_request(request).await.context("speak to the server")?;
+            let response = sender.send_request(request).await.context(NoServer::Gone)?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
                 .collect()
                 .await
-                .map_err(|error| anyhow::anyhow!("read the server's answer: {error}"))?
+                .map_err(|error| anyhow::anyhow!("read the server's answer: {error}").context(NoServer::Gone))?
                 .to_bytes();
             if !status.is_success() {
                 bail!("{}", String::from_utf8_lossy(&body));
@@ -233,7 +245,7 @@ impl<'a> Client<'a> {
                 answer = &mut exchange => return answer,
                 ended = &mut connection, if open => {
                     open = false;
-                    ended.context("the server closed the connection")?;
+                    ended.context(NoServer::Gone)?;
                 }
             }
         }
@@ -275,6 +287,21 @@ mod tests {
         async fn remove_image(&self, _: &str) -> Result<()> {
             Ok(())
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_killed_while_it_is_asked_is_no_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let dying = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.readable().await.unwrap();
+            drop(stream); // what was sent is unread: the other side sees a reset
+        };
+        let client = Client::new(&socket);
+        let (state, ()) = tokio::join!(client.state(), dying);
+        assert_eq!(state.unwrap(), None);
     }
 
     #[tokio::test]

@@ -69,16 +69,21 @@ pub fn render(entry: &Entry) -> String {
     String::from_utf8_lossy(&yaml::encode_untyped(&config)).into_owned()
 }
 
-/// Puts `entry` into the kubeconfig at `path` and makes it the current context.
-pub fn merge(path: &Path, entry: &Entry, invoker: &Invoker) -> Result<()> {
+/// Puts `entry` into the kubeconfig at `path` and makes it the current context; gives the context
+/// that was current before.
+pub fn merge(path: &Path, entry: &Entry, invoker: &Invoker) -> Result<String> {
+    let mut before = String::new();
     change(path, invoker, |config| {
+        before = config.str_at(&["current-context"]).to_owned();
         put(config, entry);
         Ok(())
-    })
+    })?;
+    Ok(before)
 }
 
-/// Takes the entry `name` out of the kubeconfig at `path`; a file that is not there is fine.
-pub fn remove(path: &Path, name: &str, invoker: &Invoker) -> Result<()> {
+/// Takes the entry `name` out of the kubeconfig at `path` and makes `before` current again if
+/// `name` was; a file that is not there is fine, and one that has nothing left is removed.
+pub fn remove(path: &Path, name: &str, before: &str, invoker: &Invoker) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
@@ -89,7 +94,8 @@ pub fn remove(path: &Path, name: &str, invoker: &Invoker) -> Result<()> {
             }
         }
         if config.str_at(&["current-context"]) == name {
-            config.set(&["current-context"], "");
+            let is_there = config.list_at(&["contexts"]).iter().any(|item| item.str_at(&["name"]) == before);
+            config.set(&["current-context"], if is_there { before } else { "" });
         }
         Ok(())
     })
@@ -97,6 +103,7 @@ pub fn remove(path: &Path, name: &str, invoker: &Invoker) -> Result<()> {
 
 fn change(path: &Path, invoker: &Invoker, edit: impl FnOnce(&mut Tree) -> Result<()>) -> Result<()> {
     // A link to a file elsewhere stays a link.
+    let is_link = path.is_symlink();
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = path.parent()
         && !folder.exists()
@@ -125,6 +132,9 @@ fn change(path: &Path, invoker: &Invoker, edit: impl FnOnce(&mut Tree) -> Result
     if existing.is_some() && config == before {
         return Ok(());
     }
+    if existing.is_some() && says_nothing(&config) && !is_link {
+        return std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()));
+    }
     let owner = std::fs::metadata(&path).ok().map(|meta| (meta.uid(), meta.gid()));
     files::write_atomic(&path, &yaml::encode_untyped(&config), 0o600)?;
     match owner {
@@ -143,6 +153,15 @@ fn empty() -> Tree {
         config.set(&[list], Tree::list());
     }
     config
+}
+
+/// Whether it is what [`empty`] makes, give or take the current context.
+fn says_nothing(config: &Tree) -> bool {
+    let mut config = config.clone();
+    if config.str_at(&["current-context"]).is_empty() {
+        config.ensure_map().remove("current-context");
+    }
+    config == empty()
 }
 
 fn put(config: &mut Tree, entry: &Entry) {
@@ -247,10 +266,22 @@ mod tests {
         }
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
-        remove(&path, "skiff-a", &invoker(folder.path())).unwrap();
-        let mut after = yaml::decode_untyped(std::fs::read_to_string(&path).unwrap().as_bytes()).unwrap();
-        after.set(&["current-context"], "prod");
+        remove(&path, "skiff-a", "prod", &invoker(folder.path())).unwrap();
+        let after = yaml::decode_untyped(std::fs::read_to_string(&path).unwrap().as_bytes()).unwrap();
         assert_eq!(after, before);
+    }
+
+    #[test]
+    fn a_file_made_for_the_cluster_goes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        assert_eq!(merge(&path, &entry("skiff-a"), &invoker(folder.path())).unwrap(), "");
+        assert_eq!(merge(&path, &entry("skiff-b"), &invoker(folder.path())).unwrap(), "skiff-a");
+        remove(&path, "skiff-a", "", &invoker(folder.path())).unwrap();
+        let config = yaml::decode_untyped(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(config.str_at(&["current-context"]), "skiff-b");
+        remove(&path, "skiff-b", "skiff-a", &invoker(folder.path())).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

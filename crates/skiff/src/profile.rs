@@ -41,6 +41,16 @@ pub struct Settings {
     pub nodes: u8,
 }
 
+/// A kubeconfig into which a cluster was put.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Before {
+    /// The file.
+    pub file: PathBuf,
+    /// The context that was current in it.
+    pub context: String,
+}
+
 /// One cluster of this machine.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -62,6 +72,7 @@ pub const DNS_SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 const SETTINGS_FILE: &str = "profile.json";
+const BEFORE_FILE: &str = "kubeconfig-before.json";
 
 impl Profile {
     /// The existing profile `name`.
@@ -81,9 +92,10 @@ impl Profile {
             return Ok(profile);
         }
         files::create_private_dir(&roots.data)?;
-        // Two `skiff up` at once must not take the same index.
-        let lock = std::fs::File::create(roots.data.join(".lock")).context("open the profile lock")?;
-        lock.lock().context("take the profile lock")?;
+        // Two `skiff up` at once must not take the same index. The folder itself is locked: a file
+        // would stay behind when the last profile is deleted.
+        let lock = std::fs::File::open(&roots.data).with_context(|| format!("open {}", roots.data.display()))?;
+        lock.lock().with_context(|| format!("lock {}", roots.data.display()))?;
         let others = Self::all(roots)?;
         let index = (0..=254_u8)
             .find(|index| others.iter().all(|other| other.settings.index != *index))
@@ -164,6 +176,20 @@ impl Profile {
     /// The kubeconfig context.
     pub fn context(&self) -> String {
         format!("skiff-{}", self.name)
+    }
+
+    /// What was current in the user's kubeconfig before this cluster was; `None` when the cluster
+    /// was never put into one.
+    pub fn before(&self) -> Result<Option<Before>> {
+        let path = self.data.join(BEFORE_FILE);
+        let Some(text) = files::read_optional(&path)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Remembers `before`.
+    pub fn set_before(&self, before: &Before) -> Result<()> {
+        let text = serde_json::to_vec_pretty(before).context("encode the kubeconfig's state")?;
+        files::write_atomic(&self.data.join(BEFORE_FILE), &text, 0o600)
     }
 
     /// The name of the first node.

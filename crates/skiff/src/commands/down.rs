@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Session, light_runtime, require_root};
+use super::{Session, force, light_runtime, require_root};
 use crate::control;
 use crate::profile::Profile;
 
@@ -20,6 +20,8 @@ pub fn run(session: &Session) -> Result<()> {
     } else {
         println!("cluster {} does not run", profile.name);
     }
+    // What a killed server left running belongs to the cluster too.
+    force::end(session, &profile)?;
     Ok(())
 }
 

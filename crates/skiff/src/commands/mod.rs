@@ -3,6 +3,7 @@
 mod delete;
 mod doctor;
 mod down;
+mod force;
 mod image;
 mod kubeconfig;
 mod logs;

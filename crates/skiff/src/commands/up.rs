@@ -12,7 +12,7 @@ use skiff_base::Random;
 use super::{Session, light_runtime, require_root};
 use crate::profile::Profile;
 use crate::progress::{Event, Printer, Step};
-use crate::{cli, control, files, kubeconfig};
+use crate::{cli, control, files};
 
 /// How much of the server's last words an error repeats.
 const LAST_WORDS_BYTES: usize = 2_000;
@@ -34,8 +34,7 @@ pub fn run(session: &Session, options: &cli::Up) -> Result<()> {
         None => start(&profile, &printer, Duration::from_secs(options.timeout))?,
     }
     if !options.no_kubeconfig {
-        let invoker = kubeconfig::Invoker::current()?;
-        kubeconfig::merge(&invoker.kubeconfig(), &super::kubeconfig::entry(session, &profile)?, &invoker)?;
+        super::kubeconfig::put(session, &profile)?;
     }
     let url = if options.demo {
         Some(runtime.block_on(crate::deploy::demo(

@@ -42,6 +42,8 @@ use node::Host;
 const WORKER_THREADS: usize = 2;
 /// How long a node may take to become Ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a killed server may take to be torn down by the kernel before this one gives up.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const SERVICE_NETWORK: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 0)), 16);
 
 /// Runs the server of the session's profile until it is told to stop.
@@ -246,7 +248,12 @@ fn lock(profile: &Profile) -> Result<File> {
         .open(&path)
         .with_context(|| format!("open {}", path.display()))?;
     if file.try_lock().is_err() {
-        bail!("cluster {} already runs; see: skiff status", profile.name);
+        let waiter = file.try_clone().with_context(|| format!("open {}", path.display()))?;
+        let (sender, locked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(waiter.lock().is_ok()));
+        if !locked.recv_timeout(LOCK_TIMEOUT).unwrap_or(false) {
+            bail!("cluster {} already runs; see: skiff status", profile.name);
+        }
     }
     file.set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
