@@ -21,18 +21,20 @@ use crate::request::RequestInfo;
 use crate::respond;
 use crate::server::ApiServer;
 
+mod answers;
 mod family;
 pub mod histogram;
 mod names;
 mod process;
 mod text;
 
+use answers::Answers;
 use family::Family;
-use histogram::{ADMISSION_SECONDS, EVENT_BYTES, Histogram, RESPONSE_BYTES, SECONDS};
+use histogram::{ADMISSION_SECONDS, EVENT_BYTES, Histogram};
 use names::Name;
 use text::{Page, push_label};
 
-/// Series of requests: resources times verbs times codes that do occur.
+/// Series of requests: resources times verbs that do occur.
 const REQUEST_SERIES_MAX: usize = 2_048;
 /// Series of what has few labels.
 const SERIES_MAX: usize = 512;
@@ -42,9 +44,7 @@ const PATHS: [&str; 9] =
 
 /// What a server counts.
 pub struct Metrics {
-    requests: Family<9, AtomicU64>,
-    seconds: Family<8, Histogram>,
-    response_bytes: Family<7, Histogram>,
+    answers: Family<8, Answers>,
     long_running: Family<7, Arc<AtomicI64>>,
     watch_events: Family<3, Arc<Histogram>>,
     admission: Family<4, Histogram>,
@@ -56,22 +56,11 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds = || Histogram::new(&SECONDS);
         Self {
-            requests: Family::new(
-                ["code", "component", "dry_run", "group", "resource", "scope", "subresource", "verb", "version"],
-                REQUEST_SERIES_MAX,
-                AtomicU64::default,
-            ),
-            seconds: Family::new(
+            answers: Family::new(
                 ["component", "dry_run", "group", "resource", "scope", "subresource", "verb", "version"],
                 REQUEST_SERIES_MAX,
-                seconds,
-            ),
-            response_bytes: Family::new(
-                ["component", "group", "resource", "scope", "subresource", "verb", "version"],
-                SERIES_MAX,
-                || Histogram::new(&RESPONSE_BYTES),
+                Answers::default,
             ),
             long_running: Family::new(
                 ["component", "group", "resource", "scope", "subresource", "verb", "version"],
@@ -186,14 +175,6 @@ impl<'a> Labels<'a> {
         let [component, group, resource, scope, subresource, verb, version] = self.seven();
         [component, self.dry_run, group, resource, scope, subresource, verb, version]
     }
-
-    fn nine<'b>(&self, code: &'b str) -> [&'b str; 9]
-    where
-        'a: 'b,
-    {
-        let [component, dry_run, group, resource, scope, subresource, verb, version] = self.eight();
-        [code, component, dry_run, group, resource, scope, subresource, verb, version]
-    }
 }
 
 /// A verb as metrics spell it; what is no verb is empty.
@@ -243,14 +224,13 @@ impl Metrics {
     /// Counts an answer. A stream is counted as open until it ends, and a watch by its events.
     pub fn answered(&self, server: &ApiServer, asked: &Asked, took: Duration, response: &mut Response<Body>) {
         let (status, labels) = (response.status(), asked.labels());
-        let known = self.requests.get(labels.nine(status.as_str())).is_some();
-        let labels = if known { labels } else { labels.served(server) };
-        self.requests.with(labels.nine(status.as_str())).fetch_add(1, Ordering::Relaxed);
-        self.seconds.with(labels.eight()).observe(took);
-        if matches!(labels.verb, "GET" | "LIST")
-            && let Some(bytes) = response.body().size_hint().exact()
-        {
-            self.response_bytes.with(labels.seven()).observe_units(bytes);
+        let known = self.answers.get(labels.eight());
+        let labels = if known.is_some() { labels } else { labels.served(server) };
+        let answers = known.unwrap_or_else(|| self.answers.with(labels.eight()));
+        answers.count(status);
+        answers.seconds.observe(took);
+        if let Some(bytes) = response.body().size_hint().exact() {
+            answers.bytes.observe_units(bytes);
         }
         if matches!(response.body(), Body::Stream(_)) {
             self.follow(labels, response);
@@ -323,11 +303,20 @@ fn requests(page: &mut Page, metrics: &Metrics) {
     page.begin(Name::LongRunning);
     metrics.long_running.each(|labels, value| page.value(Name::LongRunning, labels, gauge(value)));
     page.begin(Name::RequestSeconds);
-    metrics.seconds.each(|labels, value| page.histogram(Name::RequestSeconds, labels, value));
+    metrics.answers.each(|labels, answers| page.histogram(Name::RequestSeconds, labels, &answers.seconds));
     page.begin(Name::Requests);
-    metrics.requests.each(|labels, value| page.value(Name::Requests, labels, counter(value)));
+    metrics.answers.each(|labels, answers| {
+        for (code, count) in answers.codes() {
+            page.value(Name::Requests, &format!("code=\"{code}\",{labels}"), count as f64);
+        }
+    });
     page.begin(Name::ResponseBytes);
-    metrics.response_bytes.each(|labels, value| page.histogram(Name::ResponseBytes, labels, value));
+    metrics.answers.each(|labels, answers| {
+        // Upstream looks at reads only, and at no dry runs.
+        if labels.contains("verb=\"GET\"") || labels.contains("verb=\"LIST\"") {
+            page.histogram(Name::ResponseBytes, &labels.replace("dry_run=\"\",", ""), &answers.bytes);
+        }
+    });
     page.begin(Name::WatchEventBytes);
     metrics.watch_events.each(|labels, value| page.histogram(Name::WatchEventBytes, labels, value));
     page.begin(Name::WatchEvents);
