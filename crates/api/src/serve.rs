@@ -17,7 +17,7 @@ use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use skiff_base::Tasks;
+use skiff_base::{Corked, Tasks};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -184,6 +184,9 @@ async fn connection(
         let (server, peer) = (Arc::clone(&server), peer.clone());
         async move { Ok::<Response<Body>, std::convert::Infallible>(answer(&server, request, peer).await) }
     });
+    // HTTP/1.1 may hand its connection on to users that flush once.
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = if is_http2 { Corked::new(stream) } else { Corked::transparent(stream) };
     let builder = builder();
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);

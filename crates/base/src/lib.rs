@@ -4,7 +4,7 @@
 //! effects are values handed in at the top, so a test can replay a whole cluster from a seed
 //! under tokio's paused time. This crate deliberately knows nothing about Kubernetes objects.
 //!
-//! Reading order: [`Clock`], [`Random`], [`Tasks`].
+//! Reading order: [`Clock`], [`Random`], [`Tasks`], [`Corked`].
 //!
 //! ```
 //! use skiff_base::{Clock, Random};
@@ -15,9 +15,11 @@
 //! ```
 
 mod clock;
+mod cork;
 mod random;
 mod tasks;
 
 pub use clock::{Clock, Timestamp};
+pub use cork::Corked;
 pub use random::Random;
 pub use tasks::{Shutdown, Tasks};
