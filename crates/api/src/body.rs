@@ -21,7 +21,7 @@ pub struct BodyError(pub String);
 pub enum Body {
     /// All of it; `None` once it has been sent.
     Whole(Option<Bytes>),
-    /// One chunk for each watch event, or whatever a proxied server sends.
+    /// Whole watch events, as many as are ready together, or whatever a proxied server sends.
     Stream(BoxStream<'static, Result<Bytes, BodyError>>),
 }
 

@@ -50,12 +50,14 @@ pub struct Frames {
     form: Form,
     /// Whether the next Table still has to bring its columns.
     columns: bool,
+    api_version: Arc<str>,
 }
 
 impl Frames {
     /// For a kind, in a form.
     pub fn new(kind: Arc<dyn Kind>, form: Form) -> Self {
-        Self { kind, form: Form { pretty: false, ..form }, columns: true }
+        let api_version = kind.facts().api_version.as_str().into();
+        Self { kind, form: Form { pretty: false, ..form }, columns: true, api_version }
     }
 
     /// How objects are shown now.
@@ -73,7 +75,7 @@ impl Frames {
             revision: stored.revision,
             event,
             form: self.form,
-            api_version: self.kind.facts().api_version.as_str().into(),
+            api_version: Arc::clone(&self.api_version),
         };
         if let Some(found) = encoded.get(&key) {
             return Ok(found);
@@ -168,7 +170,7 @@ struct Key {
     revision: u64,
     event: EventType,
     form: Form,
-    api_version: Box<str>,
+    api_version: Arc<str>,
 }
 
 /// Frames that are kept for other watchers. They all deliver within moments of each other, so few

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{Request, Response};
 
-/// A response body: one chunk for an object, one chunk per event for a watch.
+/// A response body: one chunk for an object, whole events for a watch.
 pub type Body = BoxStream<'static, Result<Bytes, TransportError>>;
 
 /// The request did not reach the server or its answer did not come back whole. Errors that the

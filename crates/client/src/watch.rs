@@ -85,7 +85,7 @@ impl Lines {
             }
             match self.body.next().await {
                 Some(Ok(chunk)) => {
-                    // In-process watches send one whole event per chunk: hand it on uncopied.
+                    // In-process watches mostly send one whole event per chunk: hand it on uncopied.
                     if self.buffer.is_empty() && ends_one_line(&chunk) {
                         return Ok(Some(chunk.slice(..chunk.len() - 1)));
                     }

@@ -1,11 +1,13 @@
 //! `watch`: initial events, then changes as they happen, in the client's form.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use http::{Response, StatusCode, header};
 use skiff_store::cache::{Change, Filter, Scope, Snapshot, Watcher};
 use skiff_store::{Error, Event, EventKind, prefix_end};
@@ -26,6 +28,8 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A watch that does not say ends at random between this and twice this, so that clients do not
 /// come back all at once (upstream's `--min-request-timeout`).
 const TIMEOUT_SECONDS_MIN: u64 = 1_800;
+/// Events that are ready together travel together, up to the size of one HTTP/2 frame.
+const CHUNK_BYTES_MAX: usize = 16 * 1024;
 
 /// Watches objects.
 pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> ApiResult<Response<Body>> {
@@ -40,6 +44,8 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
     };
     let content_type = form.stream_content_type();
     let now = server.clock().instant();
+    let (deadline, next_bookmark) = (now + timeout, now + BOOKMARK_INTERVAL);
+    let shutdown = server.config.tasks.shutdown().clone();
     let mut watcher = Watch {
         frames: Frames::new(Arc::clone(&subject.kind), form),
         subject,
@@ -50,8 +56,9 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
         changes: None,
         delivered: 0,
         floor: 0,
-        deadline: now + timeout,
-        next_bookmark: now + BOOKMARK_INTERVAL,
+        deadline,
+        timer: Box::pin(tokio::time::sleep_until(deadline.min(next_bookmark))),
+        shutdown: Box::pin(async move { shutdown.wait().await }),
         server: Arc::clone(server),
         ended: false,
     };
@@ -83,7 +90,10 @@ struct Watch {
     /// Changes up to here are not wanted: the client asked to start in the future.
     floor: u64,
     deadline: Instant,
-    next_bookmark: Instant,
+    /// Rings for the next bookmark and for the deadline. Kept, as is `shutdown`: to ask anew for
+    /// every event costs more than the event.
+    timer: Pin<Box<tokio::time::Sleep>>,
+    shutdown: BoxFuture<'static, ()>,
     ended: bool,
 }
 
@@ -197,18 +207,16 @@ impl Watch {
     /// The next chunk, `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(chunk) = self.initial_chunk().or_else(|| self.pending.pop_front()) {
+            if let Some(chunk) = self.chunk() {
                 return Some(chunk);
             }
             if self.ended {
                 return None;
             }
             let changes = self.changes.as_mut()?;
-            let wake = self.deadline.min(self.next_bookmark);
-            let shutdown = self.server.config.tasks.shutdown();
             tokio::select! {
                 biased;
-                () = shutdown.wait() => self.end(),
+                () = &mut self.shutdown => self.end(),
                 change = changes.next(&self.subject.collection) => match change {
                     Ok(Some(change)) => {
                         if let Err(error) = self.take(&change) {
@@ -218,12 +226,51 @@ impl Watch {
                     Ok(None) => {}
                     Err(error) => self.fail(error),
                 },
-                () = tokio::time::sleep_until(wake) => self.tick().await,
+                () = self.timer.as_mut() => self.tick().await,
             }
         }
     }
 
-    fn initial_chunk(&mut self) -> Option<Bytes> {
+    /// Everything that is ready, as far as it fits.
+    fn chunk(&mut self) -> Option<Bytes> {
+        let first = self.ready()?;
+        let Some(second) = self.ready() else { return Some(first) };
+        if first.len() + second.len() > CHUNK_BYTES_MAX {
+            self.pending.push_front(second);
+            return Some(first);
+        }
+        let mut together = BytesMut::with_capacity(CHUNK_BYTES_MAX);
+        together.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(frame) = next {
+            if together.len() + frame.len() > CHUNK_BYTES_MAX {
+                self.pending.push_front(frame);
+                break;
+            }
+            together.extend_from_slice(&frame);
+            next = self.ready();
+        }
+        Some(together.freeze())
+    }
+
+    /// The next frame if it is known already.
+    fn ready(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.pending.pop_front().or_else(|| self.initial_frame()) {
+                return Some(frame);
+            }
+            if self.ended {
+                return self.pending.pop_front();
+            }
+            let Some(Source::Cache(changes)) = &mut self.changes else { return None };
+            let change = changes.try_next()?;
+            if let Err(error) = self.take(&change) {
+                self.fail_with(&error);
+            }
+        }
+    }
+
+    fn initial_frame(&mut self) -> Option<Bytes> {
         let initial = self.initial.as_mut()?;
         let view = self.frames.view(&self.server);
         if let Some(item) = initial.items.next() {
@@ -258,7 +305,7 @@ impl Watch {
             self.end();
             return;
         }
-        self.next_bookmark = now + BOOKMARK_INTERVAL;
+        self.timer.as_mut().reset(self.deadline.min(now + BOOKMARK_INTERVAL));
         self.bookmark();
     }
 

@@ -8,12 +8,18 @@ use skiff_object::{Tree, json};
 
 use crate::support::{Api, CONFIG_MAPS, api};
 
-struct Stream(futures::stream::BoxStream<'static, Result<bytes::Bytes, skiff_api::body::BodyError>>);
+/// The lines of a body; several may come in one chunk, and no chunk ends within one.
+struct Stream(futures::stream::BoxStream<'static, Result<bytes::Bytes, skiff_api::body::BodyError>>, bytes::Bytes);
 
 impl Stream {
     async fn next(&mut self) -> Option<Tree> {
-        let chunk = tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("an event in time")?;
-        Some(json::decode_untyped(&chunk.unwrap()).unwrap())
+        if self.1.is_empty() {
+            let chunk =
+                tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("an event in time")?;
+            self.1 = chunk.unwrap();
+        }
+        let end = self.1.iter().position(|byte| *byte == b'\n').expect("whole lines");
+        Some(json::decode_untyped(&self.1.split_to(end + 1)).unwrap())
     }
 
     /// Type and name of the next event.
@@ -30,7 +36,7 @@ impl Stream {
 async fn watch(api: &Api, query: &str) -> Stream {
     let response = api.open(Method::GET, &format!("{CONFIG_MAPS}?watch=true{query}"), &[], b"").await;
     assert_eq!(response.status(), 200);
-    Stream(response.into_body().into_stream())
+    Stream(response.into_body().into_stream(), bytes::Bytes::new())
 }
 
 async fn put(api: &Api, name: &str, label: &str) {
@@ -110,7 +116,7 @@ async fn a_version_that_is_gone_ends_the_watch_with_an_error() {
     let current = api.store.revision();
     api.store.compact(current).await.unwrap();
     let response = api.open(Method::GET, "/apis/batch/v1/jobs?watch=1&resourceVersion=1", &[], b"").await;
-    let mut events = Stream(response.into_body().into_stream());
+    let mut events = Stream(response.into_body().into_stream(), bytes::Bytes::new());
     let event = events.next().await.unwrap();
     assert_eq!((event.str_at(&["type"]), event.str_at(&["object", "reason"])), ("ERROR", "Expired"));
     assert_eq!(event.int_at(&["object", "code"]), Some(410));

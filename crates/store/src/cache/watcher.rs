@@ -209,6 +209,16 @@ impl<T: Send + Sync + 'static> Watcher<T> {
         Poll::Ready(Ok(change))
     }
 
+    /// The next change if there is one already; it does not wake anybody later.
+    pub fn try_next(&mut self) -> Option<Arc<Change<T>>> {
+        if self.taken.is_empty() {
+            std::mem::swap(&mut self.slot.queue.lock().changes, &mut self.taken);
+        }
+        let change = self.taken.pop_front()?;
+        self.delivered = change.revision;
+        Some(change)
+    }
+
     /// A revision up to which the caller has seen everything it will ever see on this watch: for
     /// bookmarks. It grows also while nothing within the scope changes.
     pub async fn progress(&self) -> Revision {
