@@ -41,15 +41,15 @@ pub async fn write_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind
     }
     let generate = meta::name(&object).is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty();
     kind.default(&mut object);
-    let attempts = if generate { GENERATE_ATTEMPTS_MAX } else { 1 };
+    if !generate {
+        return store_new(writer, object, change).await;
+    }
     let mut last = None;
-    for _ in 0..attempts {
+    for _ in 0..GENERATE_ATTEMPTS_MAX {
         let mut attempt = object.clone();
-        if generate {
-            generate_name(&mut attempt, writer.server);
-        }
+        generate_name(&mut attempt, writer.server);
         match store_new(writer, attempt, change).await {
-            Err(error) if generate && error.is_already_exists() => last = Some(error),
+            Err(error) if error.is_already_exists() => last = Some(error),
             outcome => return outcome,
         }
     }
