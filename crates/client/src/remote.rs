@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use skiff_base::Tasks;
+use skiff_base::{Corked, Tasks};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -30,6 +31,13 @@ const PING_DEADLINE: Duration = Duration::from_secs(15);
 /// Streams on one connection before another is opened. Servers allow 100 to 250, and requests
 /// beyond that would wait behind watches that never end.
 const STREAMS_PER_CONNECTION: usize = 90;
+
+/// What the server may send before it is read: on one stream, and on all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// TLS asks for a quarter of a record at a time; this is asked of the system instead.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Connections at the same time; beyond, streams share.
 const CONNECTIONS_MAX: usize = 128;
@@ -178,15 +186,17 @@ impl TlsEndpoint {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+        let tcp = BufReader::with_capacity(READ_BYTES, tcp);
         let tls = self.tls.connect(self.server_name.clone(), tcp).await.map_err(|error| error.to_string())?;
         let executor = OnTasks(self.tasks.clone());
         let (sender, driver) = http2::Builder::new(executor)
             .timer(hyper_util::rt::TokioTimer::new())
-            .adaptive_window(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_DEADLINE)
             .keep_alive_while_idle(false)
-            .handshake(hyper_util::rt::TokioIo::new(tls))
+            .handshake(hyper_util::rt::TokioIo::new(Corked::new(tls)))
             .await
             .map_err(|error| error.to_string())?;
         let server = self.authority.clone();
