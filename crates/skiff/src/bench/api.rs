@@ -10,11 +10,14 @@ use futures::StreamExt;
 use http::{Method, Request};
 use skiff_client::Endpoint;
 
-use super::{Figure, Setting, percentile};
+use super::{Figure, Group, Setting, percentile};
 
 const JSON: &str = "application/json";
 /// How many objects the LIST reads.
 const LIST_OBJECTS: usize = 10_000;
+/// So many changes may be on their way to the slowest watcher: enough that nobody waits for a
+/// writer, few enough that no watcher is cut for being late.
+const CHANGES_UNDER_WAY: u64 = 256;
 /// Objects are about as large as a small pod.
 const PADDING_BYTES: usize = 600;
 
@@ -63,13 +66,43 @@ fn config_map(name: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Runs `work(client, round)` from many clients until the time is over; gives the latencies.
-async fn closed_loop(
-    context: &Setting<'_>,
-    work: impl AsyncFn(usize, usize) -> Result<()>,
-) -> Result<(Vec<Duration>, Duration, Option<Duration>)> {
+/// Processor time while something is measured.
+struct Meter<'a> {
+    server: Option<(&'a Group, Duration)>,
+    client: Duration,
+}
+
+impl<'a> Meter<'a> {
+    fn start(context: &'a Setting<'_>) -> Self {
+        let server = context.server.as_ref().map(|server| (server, server.cpu()));
+        Self { server, client: Group::own().cpu() }
+    }
+
+    /// Microseconds of each side for each of `count` pieces of work.
+    fn each(&self, count: f64) -> String {
+        let each = |spent: Duration| spent.as_secs_f64() * 1e6 / count;
+        let client = each(Group::own().cpu().saturating_sub(self.client));
+        match self.server {
+            Some((server, before)) => {
+                let server = each(server.cpu().saturating_sub(before));
+                format!("CPU each: server {server:.1} µs, client {client:.1} µs, ")
+            }
+            None => format!("CPU each: client {client:.1} µs, "),
+        }
+    }
+}
+
+/// What a [`closed_loop`] measured.
+struct Measured {
+    latencies: Vec<Duration>,
+    elapsed: Duration,
+    cpu: String,
+}
+
+/// Runs `work(client, round)` from many clients until the time is over.
+async fn closed_loop(context: &Setting<'_>, work: impl AsyncFn(usize, usize) -> Result<()>) -> Result<Measured> {
     let clock = &context.session.clock;
-    let before = context.server.as_ref().map(super::Group::cpu);
+    let meter = Meter::start(context);
     let began = clock.instant();
     let deadline = began + Duration::from_secs(context.options.seconds);
     let work = &work;
@@ -82,23 +115,15 @@ async fn closed_loop(
         }
         Ok::<_, anyhow::Error>(latencies)
     });
-    let latencies = futures::future::try_join_all(clients).await?.into_iter().flatten().collect();
-    let cpu = context.server.as_ref().zip(before).map(|(server, before)| server.cpu().saturating_sub(before));
-    Ok((latencies, began.elapsed(), cpu))
+    let latencies: Vec<_> = futures::future::try_join_all(clients).await?.into_iter().flatten().collect();
+    let elapsed = began.elapsed();
+    let cpu = meter.each(latencies.len() as f64);
+    Ok(Measured { latencies, elapsed, cpu })
 }
 
-fn figure(
-    name: String,
-    unit: &'static str,
-    durability: &'static str,
-    measured: (Vec<Duration>, Duration, Option<Duration>),
-) -> Figure {
-    let (mut latencies, elapsed, cpu) = measured;
+fn figure(name: String, unit: &'static str, durability: &'static str, measured: Measured) -> Figure {
+    let Measured { mut latencies, elapsed, cpu } = measured;
     let count = latencies.len() as f64;
-    let cpu = match cpu {
-        Some(cpu) => format!("{:.0} µs server CPU each, ", cpu.as_secs_f64() * 1e6 / count),
-        None => String::new(),
-    };
     let latency =
         format!("p50 {:.2} ms, p99 {:.2} ms", percentile(&mut latencies, 0.5), percentile(&mut latencies, 0.99));
     Figure { name, value: count / elapsed.as_secs_f64(), unit, cost: cpu + &latency, durability }
@@ -173,23 +198,27 @@ pub(super) async fn watch(context: &Setting<'_>) -> Result<Vec<Figure>> {
     let watchers = context.options.watchers;
     in_namespace(context, "watch", async |path| {
         let delivered = Arc::new(AtomicU64::new(0));
+        let bytes = Arc::new(AtomicU64::new(0));
         let request = format!("{path}?watch=1&timeoutSeconds=600&resourceVersion=0");
         let group = context.tasks.group("watchers");
         let open = (0..watchers).map(|_| open_watch(&*endpoint, &request));
         for body in futures::future::try_join_all(open).await? {
-            let delivered = Arc::clone(&delivered);
-            group.spawn("watcher", count_events(body, delivered));
+            group.spawn("watcher", count_events(body, Arc::clone(&delivered), Arc::clone(&bytes)));
         }
         must(&*endpoint, Method::POST, &path, config_map("first")).await?;
         wait_for(context, &delivered, watchers as u64).await?;
         let start = delivered.load(Ordering::Relaxed);
-        let before = context.server.as_ref().map(super::Group::cpu);
+        let meter = Meter::start(context);
         let began = context.session.clock.instant();
         let deadline = began + Duration::from_secs(context.options.seconds);
         let (clock, endpoint, path) = (&context.session.clock, &endpoint, path.as_str());
-        let writers = (0..8).map(|writer| async move {
+        let (begun, arrived) = (&AtomicU64::new(0), &delivered);
+        let writers = (0..context.options.clients).map(|writer| async move {
             let mut count = 0_u64;
             while clock.instant() < deadline {
+                let change = begun.fetch_add(1, Ordering::Relaxed);
+                let late = change.saturating_sub(CHANGES_UNDER_WAY);
+                wait_for(context, arrived, start + late * watchers as u64).await?;
                 must(&**endpoint, Method::POST, path, config_map(&format!("w{writer}-{count}"))).await?;
                 count += 1;
             }
@@ -198,17 +227,15 @@ pub(super) async fn watch(context: &Setting<'_>) -> Result<Vec<Figure>> {
         let changes: u64 = futures::future::try_join_all(writers).await?.into_iter().sum();
         wait_for(context, &delivered, start + changes * watchers as u64).await?;
         let elapsed = began.elapsed();
+        let seen = delivered.load(Ordering::Relaxed);
         group.stop().await;
         let events = changes * watchers as u64;
-        let cpu = context.server.as_ref().zip(before).map(|(server, before)| server.cpu().saturating_sub(before));
-        let cpu = cpu.map_or_else(String::new, |cpu| {
-            format!("{:.2} µs server CPU/event, ", cpu.as_secs_f64() * 1e6 / events as f64)
-        });
+        let cpu = meter.each(events as f64);
         Ok(vec![Figure {
             name: format!("API: watch, {watchers} watchers"),
             value: events as f64 / elapsed.as_secs_f64(),
             unit: "events/s",
-            cost: format!("{cpu}{changes} changes, all delivered"),
+            cost: format!("{cpu}{changes} changes of {} bytes, all delivered", bytes.load(Ordering::Relaxed) / seen),
             durability: "",
         }])
     })
@@ -225,9 +252,12 @@ async fn open_watch(endpoint: &dyn Endpoint, path: &str) -> Result<skiff_client:
     Ok(response.into_body())
 }
 
-async fn count_events(mut body: skiff_client::Body, delivered: Arc<AtomicU64>) {
+/// Nothing is parsed: an event is a line.
+async fn count_events(mut body: skiff_client::Body, delivered: Arc<AtomicU64>, bytes: Arc<AtomicU64>) {
     while let Some(Ok(chunk)) = body.next().await {
-        delivered.fetch_add(chunk.iter().filter(|byte| **byte == b'\n').count() as u64, Ordering::Relaxed);
+        let events = memchr::memchr_iter(b'\n', &chunk).count();
+        bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        delivered.fetch_add(events as u64, Ordering::Relaxed);
     }
 }
 
