@@ -18,6 +18,9 @@ use crate::progress::{Printer, Step};
 /// Between the Deployment being available and the node port being in the kernel lies a moment that
 /// no object tells of; so often the URL is asked in it.
 const URL_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// A packet lost in that moment is sent again by the kernel after 1, 3, 7, 15 and 31 seconds, on
+/// the same way; a new connection takes the way that there is by then.
+const URL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Deploys the demo and gives its URL once it answers there.
 pub async fn demo(profile: &Profile, printer: &Printer, session: &Session, timeout: Duration) -> Result<String> {
@@ -99,9 +102,10 @@ fn is_available(deployment: &Deployment) -> bool {
 
 async fn answers(url: &str, session: &Session) -> Result<()> {
     loop {
-        match fetch(url).await {
-            Ok(_) => return Ok(()),
-            Err(error) => tracing::debug!(url, error = format!("{error:#}"), "not yet"),
+        match tokio::time::timeout(URL_TIMEOUT, fetch(url)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => tracing::debug!(url, error = format!("{error:#}"), "not yet"),
+            Err(_) => tracing::debug!(url, "no answer yet"),
         }
         session.clock.sleep(URL_RETRY_INTERVAL).await;
     }
