@@ -71,12 +71,7 @@ impl Frames {
             // The first table of a watch brings the columns.
             return self.object(event, stored, now);
         }
-        let key = Key {
-            revision: stored.revision,
-            event,
-            form: self.form,
-            api_version: Arc::clone(&self.api_version),
-        };
+        let key = Key { revision: stored.revision, event, form: self.form, api_version: Arc::clone(&self.api_version) };
         if let Some(found) = encoded.get(&key) {
             return Ok(found);
         }
