@@ -178,8 +178,10 @@ async fn probes_decide_readiness_and_life() {
         )
         .await;
     cluster.events("probed", "Unhealthy").await;
+    // The event and the status are written by different tasks.
+    cluster.until("probed", |pod| phase(pod) == "Running").await;
     let pod: Pod = cluster.get("default", "probed").await;
-    assert!(phase(&pod) == "Running" && !holds(&pod, "Ready"));
+    assert!(!holds(&pod, "Ready"));
     cluster.runtime.state.lock().health.insert("app".into(), 0);
     cluster.until("probed", |pod| holds(pod, "Ready")).await;
 
