@@ -53,8 +53,8 @@ pub fn run(session: &Session, output: &Output) -> Result<()> {
         root(),
         kernel(),
         in_namespaces("overlayfs", "load the kernel module with: modprobe overlay", try_overlay),
-        in_namespaces("network namespaces", "use a kernel with CONFIG_NET_NS", || Ok("available".into())),
-        netfilter(),
+        network(),
+        forwarding(),
         control_groups(),
         disk(&session.roots.data),
         inotify(),
@@ -129,18 +129,29 @@ fn try_overlay() -> Result<String> {
     Ok("available".into())
 }
 
-fn netfilter() -> Finding {
-    const CHECK: &str = "nftables";
-    // Opening the subsystem loads the module where it is one.
-    let socket = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Netlink,
-        nix::sys::socket::SockType::Raw,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        nix::sys::socket::SockProtocol::NetlinkNetFilter,
-    );
-    match socket {
-        Ok(_) => Finding::good(CHECK, "available"),
-        Err(error) => Finding::bad(CHECK, error.desc(), "load the kernel module with: modprobe nf_tables"),
+fn network() -> Finding {
+    const CHECK: &str = "network";
+    match skiff_net::probe() {
+        Ok(()) => Finding::good(CHECK, "bridges, virtual devices, nftables maps and connection tracking"),
+        Err(error) => Finding::bad(
+            CHECK,
+            error.to_string(),
+            "load the kernel modules: modprobe -a bridge veth nf_tables nf_conntrack",
+        ),
+    }
+}
+
+/// Docker's firewall, say, drops what it does not know of.
+fn forwarding() -> Finding {
+    const CHECK: &str = "forwarding";
+    match skiff_net::forward_drops() {
+        Ok(chains) if chains.is_empty() => Finding::good(CHECK, "nothing in the host's firewall stands in the way"),
+        Ok(chains) => Finding::warning(
+            CHECK,
+            format!("dropped by {}", chains.join(", ")),
+            "accept packets from and to 10.89.0.0/16 in that chain, or pods reach no other network",
+        ),
+        Err(error) => Finding::warning(CHECK, error.to_string(), "run with sudo"),
     }
 }
 
