@@ -19,6 +19,11 @@ impl Kind for Node {
         &self.0
     }
 
+    /// A kubelet registers with its whole status: unlike elsewhere, it is kept.
+    fn prepare_create(&self, object: &mut Tree) {
+        object.unset(&["metadata", "generation"]);
+    }
+
     fn default(&self, object: &mut Tree) {
         for list in ["capacity", "allocatable"] {
             fill::round_resources(object, &["status", list]);
@@ -93,4 +98,18 @@ fn address(object: &Tree, ty: &str) -> Tree {
     let addresses = object.list_at(&["status", "addresses"]);
     let found = addresses.iter().find(|one| one.str_at(&["type"]) == ty);
     found.map_or("<none>", |one| one.str_at(&["address"])).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use skiff_object::Tree;
+
+    #[test]
+    fn a_new_node_keeps_the_status_it_registers_with() {
+        let kind = crate::builtin().resource("", "v1", "nodes").expect("nodes are built in");
+        let mut node = Tree::default();
+        node.set(&["status", "nodeInfo", "kubeletVersion"], "v1.36.0");
+        kind.prepare_create(&mut node);
+        assert_eq!(node.str_at(&["status", "nodeInfo", "kubeletVersion"]), "v1.36.0");
+    }
 }
