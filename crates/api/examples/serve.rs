@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use skiff_api::authn::{MASTERS, StaticToken, UserInfo, jws::SigningKey};
 use skiff_api::serve::{TlsMaterial, tls_config};
-use skiff_api::{ApiServer, Config, authz, bootstrap};
+use skiff_api::{ApiServer, Config, bootstrap};
 use skiff_base::{Clock, Random, Shutdown, Tasks};
 use skiff_store::memory::MemoryStore;
 
@@ -18,21 +18,17 @@ async fn main() {
     let (clock, random) = (Clock::system(), Random::system());
     let token = random.uuid();
     let server = ApiServer::new(Config {
-        cluster: "example".into(),
-        store: Arc::new(MemoryStore::new(clock.clone())),
-        registry: skiff_kinds::builtin().clone(),
-        clock,
-        random,
-        tasks: Tasks::new("api", Shutdown::new()),
-        authorizer: Arc::new(authz::AllowAll),
         anonymous: true,
         static_tokens: vec![StaticToken { token: token.clone(), user: UserInfo::new("admin", &[MASTERS]) }],
-        service_account_key: SigningKey::generate().expect("a key"),
-        issuer: skiff_api::server::DEFAULT_ISSUER.into(),
         advertise: address,
-        service_cidr: ("10.96.0.0".parse().expect("an address"), 16),
-        node_ports: (30_000, 32_767),
-        dialer: None,
+        ..Config::new(
+            "example",
+            Arc::new(MemoryStore::new(clock.clone())),
+            clock,
+            random,
+            Tasks::new("api", Shutdown::new()),
+            SigningKey::generate().expect("a key"),
+        )
     })
     .expect("a server");
     bootstrap::run(&server).await.expect("bootstrap");

@@ -13,26 +13,17 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # use std::sync::Arc;
 //! # use skiff_base::{Clock, Random, Shutdown, Tasks};
-//! use skiff_api::{ApiServer, Config, UserInfo, authn, authz, bootstrap};
+//! use skiff_api::{ApiServer, Config, UserInfo, authn, bootstrap};
 //!
 //! let clock = Clock::system();
-//! let server = ApiServer::new(Config {
-//!     cluster: "example".into(),
-//!     store: Arc::new(skiff_store::memory::MemoryStore::new(clock.clone())),
-//!     registry: skiff_kinds::builtin().clone(),
+//! let server = ApiServer::new(Config::new(
+//!     "example",
+//!     Arc::new(skiff_store::memory::MemoryStore::new(clock.clone())),
 //!     clock,
-//!     random: Random::system(),
-//!     tasks: Tasks::new("api", Shutdown::new()),
-//!     authorizer: Arc::new(authz::AllowAll),
-//!     anonymous: false,
-//!     static_tokens: Vec::new(),
-//!     service_account_key: authn::jws::SigningKey::generate()?,
-//!     issuer: skiff_api::server::DEFAULT_ISSUER.into(),
-//!     advertise: "127.0.0.1:6443".parse()?,
-//!     service_cidr: ("10.96.0.0".parse()?, 16),
-//!     node_ports: (30_000, 32_767),
-//!     dialer: None,
-//! })?;
+//!     Random::system(),
+//!     Tasks::new("api", Shutdown::new()),
+//!     authn::jws::SigningKey::generate()?,
+//! ))?;
 //! bootstrap::run(&server).await?;
 //! let admin = server.local(UserInfo::new("admin", &[authn::MASTERS]));
 //! let answer = admin.call(http::Request::get("/api/v1/namespaces/default").body(bytes::Bytes::new())?).await;

@@ -61,6 +61,37 @@ pub struct Config {
 /// The default issuer of service account tokens.
 pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
+impl Config {
+    /// What must be given; everything else is as a server has it that says nothing: every built-in
+    /// kind, everyone may do everything, no anonymous requests, no way to kubelets.
+    pub fn new(
+        cluster: impl Into<String>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        random: Random,
+        tasks: Tasks,
+        service_account_key: Vec<u8>,
+    ) -> Self {
+        Self {
+            cluster: cluster.into(),
+            store,
+            registry: skiff_kinds::builtin().clone(),
+            clock,
+            random,
+            tasks,
+            authorizer: Arc::new(crate::authz::AllowAll),
+            anonymous: false,
+            static_tokens: Vec::new(),
+            service_account_key,
+            issuer: DEFAULT_ISSUER.to_owned(),
+            advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            service_cidr: (IpAddr::from([10, 96, 0, 0]), 16),
+            node_ports: (30_000, 32_767),
+            dialer: None,
+        }
+    }
+}
+
 /// Why a server cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

@@ -62,21 +62,17 @@ pub(crate) async fn api_with(authorizer: Arc<dyn Authorizer>) -> Api {
     let (clock, random) = (Clock::system(), Random::seeded(7));
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let server = ApiServer::new(Config {
-        cluster: "test".into(),
-        store: store.clone(),
-        registry: skiff_kinds::builtin().clone(),
-        clock,
-        random,
-        tasks: Tasks::new("api", Shutdown::new()),
         authorizer,
         anonymous: true,
         static_tokens: vec![StaticToken { token: ADMIN_TOKEN.into(), user: UserInfo::new("admin", &[MASTERS]) }],
-        service_account_key: SigningKey::generate().unwrap(),
-        issuer: skiff_api::server::DEFAULT_ISSUER.into(),
-        advertise: "127.0.0.1:6443".parse().unwrap(),
-        service_cidr: ("10.96.0.0".parse().unwrap(), 16),
-        node_ports: (30_000, 32_767),
-        dialer: None,
+        ..Config::new(
+            "test",
+            store.clone(),
+            clock,
+            random,
+            Tasks::new("api", Shutdown::new()),
+            SigningKey::generate().unwrap(),
+        )
     })
     .unwrap();
     bootstrap::run(&server).await.unwrap();

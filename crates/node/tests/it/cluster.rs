@@ -9,7 +9,7 @@ use futures::StreamExt;
 use http::{Request, Response};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
 use skiff_api::authn::{MASTERS, UserInfo, jws::SigningKey};
-use skiff_api::{ApiServer, Config, Local, authz, bootstrap};
+use skiff_api::{ApiServer, Config, Local, bootstrap};
 use skiff_base::{Clock, Random, Shutdown, Tasks};
 use skiff_client::{Body, Client, Endpoint, ListOptions, Selection, TransportError, View, WatchEvent, WatchOptions};
 use skiff_node::{Component, Kubelet, NodeConfig, OwnNamespace, Parts};
@@ -48,23 +48,14 @@ impl Cluster {
         drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
         let (clock, random) = (Clock::system(), Random::system());
         let tasks = Tasks::new("test", Shutdown::new());
-        let server = ApiServer::new(Config {
-            cluster: "test".into(),
-            store: Arc::new(MemoryStore::new(clock.clone())),
-            registry: skiff_kinds::builtin().clone(),
+        let server = ApiServer::new(Config::new(
+            "test",
+            Arc::new(MemoryStore::new(clock.clone())),
             clock,
             random,
-            tasks: tasks.group("api"),
-            authorizer: Arc::new(authz::AllowAll),
-            anonymous: false,
-            static_tokens: Vec::new(),
-            service_account_key: SigningKey::generate().unwrap(),
-            issuer: skiff_api::server::DEFAULT_ISSUER.into(),
-            advertise: ([127, 0, 0, 1], 6443).into(),
-            service_cidr: ([10, 96, 0, 0].into(), 16),
-            node_ports: (30_000, 32_767),
-            dialer: None,
-        })
+            tasks.group("api"),
+            SigningKey::generate().unwrap(),
+        ))
         .unwrap();
         bootstrap::run(&server).await.unwrap();
         let local = server.local(UserInfo::new("admin", &[MASTERS]));

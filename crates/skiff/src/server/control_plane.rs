@@ -52,9 +52,6 @@ pub struct ControlPlane {
     tls: Arc<rustls::ServerConfig>,
 }
 
-/// First and last node port (`--service-node-port-range`).
-const NODE_PORTS: (u16, u16) = (30_000, 32_767);
-
 /// The groups of every service account in `kube-system`.
 const SYSTEM_ACCOUNTS: [&str; 2] = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
 
@@ -83,21 +80,19 @@ impl ControlPlane {
         })
         .context("use the API server's certificate")?;
         let api = ApiServer::new(Config {
-            cluster: parts.cluster,
-            store,
-            registry: skiff_kinds::builtin().clone(),
-            clock: parts.clock.clone(),
-            random: parts.random.clone(),
-            tasks: parts.tasks.group("api"),
             authorizer,
             anonymous: true,
-            static_tokens: Vec::new(),
-            service_account_key: key.serialize_der(),
-            issuer: skiff_api::server::DEFAULT_ISSUER.to_owned(),
             advertise: parts.advertise,
             service_cidr: parts.service_cidr,
-            node_ports: NODE_PORTS,
             dialer: Some(parts.dialer),
+            ..Config::new(
+                parts.cluster,
+                store,
+                parts.clock.clone(),
+                parts.random.clone(),
+                parts.tasks.group("api"),
+                key.serialize_der(),
+            )
         })
         .context("start the API server")?;
         skiff_api::bootstrap::run(&api).await.context("make what every cluster begins with")?;

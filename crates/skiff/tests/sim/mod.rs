@@ -2,7 +2,6 @@
 //! of cardboard, all under paused time.
 #![allow(unreachable_pub, dead_code)] // shared by several test binaries, none of which uses all of it
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,21 +62,10 @@ impl Cluster {
             Rbac::start(store.clone(), "sim", clock.clone(), &tasks).await.expect("the memory store answers");
         let key = skiff_api::authn::jws::SigningKey::generate().expect("a key");
         let server = ApiServer::new(Config {
-            cluster: "sim".into(),
-            store,
-            registry: skiff_kinds::builtin().clone(),
-            clock: clock.clone(),
-            random: random.clone(),
-            tasks: tasks.clone(),
             authorizer,
             anonymous: true,
-            static_tokens: Vec::new(),
-            service_account_key: key,
-            issuer: skiff_api::server::DEFAULT_ISSUER.into(),
             advertise: ([10, 89, 0, 1], 6443).into(),
-            service_cidr: (IpAddr::from([10, 96, 0, 0]), 16),
-            node_ports: (30_000, 32_767),
-            dialer: None,
+            ..Config::new("sim", store, clock.clone(), random.clone(), tasks.clone(), key)
         })
         .expect("a server");
         skiff_api::bootstrap::run(&server).await.expect("bootstrap");
