@@ -122,10 +122,12 @@ pub(crate) fn setns(fd: &impl AsRawFd, kinds: i32) -> io::Result<()> {
     check(unsafe { libc::setns(fd.as_raw_fd(), kinds) }).map(drop)
 }
 
-/// Replaces a file in one step: readers see the old or the new content, also after a kill.
+/// Replaces a file in one step: readers see the old or the new content, also after a kill. Of
+/// several writers, in this process or others, one wins and none fails.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
+    // A shim and the server may both have an exit to record: a name of their own for each.
+    temporary.push(format!(".{}.new", nix::unistd::gettid()));
     std::fs::write(&temporary, content).attempt(|| format!("write {}", path.display()))?;
     std::fs::rename(&temporary, path).attempt(|| format!("replace {}", path.display()))
 }
@@ -217,4 +219,23 @@ pub(crate) fn on_reactor<T: AsRawFd + std::os::fd::AsFd>(
     // SAFETY: `AsFd` promises that the descriptor stays open and the same while the holder lives,
     // and all our holders own theirs.
     unsafe { tokio::io::unix::AsyncFd::register_with_interest(holder, interest) }.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write_atomically;
+
+    #[test]
+    fn of_several_writers_of_a_file_none_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exit");
+        std::thread::scope(|scope| {
+            for writer in 0..4_u8 {
+                let path = &path;
+                scope.spawn(move || (0..500).for_each(|_| write_atomically(path, &[writer]).unwrap()));
+            }
+        });
+        assert_eq!(std::fs::read(&path).unwrap().len(), 1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }
