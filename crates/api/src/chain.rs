@@ -20,8 +20,6 @@ use crate::serve::Peer;
 use crate::server::ApiServer;
 use crate::{respond, routes};
 
-/// Requests that say nothing get this long.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Warnings in one answer; what is beyond tells a client nothing new.
 const WARNINGS_MAX: usize = 64;
 
@@ -119,7 +117,7 @@ async fn answer(server: &Arc<ApiServer>, mut call: Call, peer: Peer) -> ApiResul
     if call.is_long_running() {
         return routes::route(server, call).await;
     }
-    let deadline = deadline(&call)?;
+    let deadline = deadline(&call, server.config.limits.request_timeout)?;
     match tokio::time::timeout(deadline, routes::route(server, call)).await {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
@@ -204,13 +202,13 @@ pub fn permit(server: &ApiServer, attributes: &Attributes<'_>) -> ApiResult<()> 
     }
 }
 
-fn deadline(call: &Call) -> ApiResult<Duration> {
+fn deadline(call: &Call, longest: Duration) -> ApiResult<Duration> {
     let Some(text) = crate::request::options::first(&call.query, "timeout").filter(|text| !text.is_empty()) else {
-        return Ok(REQUEST_TIMEOUT);
+        return Ok(longest);
     };
     match skiff_object::time::parse_duration(&text) {
-        Ok(nanos) if nanos > 0 => Ok(Duration::from_nanos(nanos.unsigned_abs()).min(REQUEST_TIMEOUT)),
-        Ok(_) => Ok(REQUEST_TIMEOUT),
+        Ok(nanos) if nanos > 0 => Ok(Duration::from_nanos(nanos.unsigned_abs()).min(longest)),
+        Ok(_) => Ok(longest),
         Err(error) => Err(ApiError::bad_request(format!("invalid timeout specified in the request URL - {error}"))),
     }
 }

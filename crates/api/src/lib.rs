@@ -45,6 +45,7 @@ mod event_lease;
 pub mod fields;
 pub mod frame;
 pub mod health;
+pub mod limits;
 pub mod meta;
 pub mod metrics;
 pub mod negotiate;

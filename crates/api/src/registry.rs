@@ -1,7 +1,5 @@
 //! What a few resources need beyond their kind: allocations, holds, leases.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use skiff_kinds::Kind;
 use skiff_object::Tree;
@@ -16,9 +14,6 @@ use crate::write::Writer;
 pub mod addresses;
 pub mod certificates;
 pub mod services;
-
-/// Events are forgotten after this long, upstream's `--event-ttl`.
-const EVENT_TTL: Duration = Duration::from_secs(3_600);
 
 /// Records that were made for a write, to take back when it does not happen after all.
 #[derive(Debug, Default)]
@@ -130,7 +125,7 @@ pub async fn lease(server: &ApiServer, kind: &dyn Kind) -> ApiResult<Option<Leas
     if kind.facts().plural.as_str() != "events" {
         return Ok(None);
     }
-    server.event_lease(EVENT_TTL).await
+    server.event_lease(server.config.limits.event_ttl).await
 }
 
 /// Whether a kind is this resource.

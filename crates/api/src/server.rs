@@ -19,6 +19,7 @@ use crate::authz::Authorizer;
 use crate::body::{Body, RequestBody};
 use crate::chain;
 use crate::health::Health;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::proxy::NodeDialer;
 use crate::serve::{self, Peer};
@@ -56,6 +57,8 @@ pub struct Config {
     pub node_ports: (u16, u16),
     /// How kubelets and pods are reached; without one, `log`, `exec` and `proxy` answer 503.
     pub dialer: Option<Arc<dyn NodeDialer>>,
+    /// How long requests may take and how many may run.
+    pub limits: Limits,
 }
 
 /// The default issuer of service account tokens.
@@ -88,6 +91,7 @@ impl Config {
             service_cidr: (IpAddr::from([10, 96, 0, 0]), 16),
             node_ports: (30_000, 32_767),
             dialer: None,
+            limits: Limits::default(),
         }
     }
 }

@@ -85,6 +85,10 @@ pub struct Up {
     /// How long to wait, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub timeout: u64,
+    /// A flag of kube-apiserver, as `apiserver.FLAG=VALUE`; may be repeated. Those given replace those
+    /// of the last `up`; a single empty one removes them all
+    #[arg(long, value_name = "COMPONENT.FLAG=VALUE")]
+    pub extra_config: Vec<String>,
 }
 
 /// How progress is shown.
@@ -224,6 +228,9 @@ pub struct Server {
     /// Report progress as JSON lines on standard output
     #[arg(long)]
     pub report: bool,
+    /// A flag of kube-apiserver, as `apiserver.FLAG=VALUE`, besides those kept in the profile
+    #[arg(long, value_name = "COMPONENT.FLAG=VALUE")]
+    pub extra_config: Vec<String>,
 }
 
 /// Parts of the demo application.

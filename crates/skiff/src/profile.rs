@@ -39,6 +39,9 @@ pub struct Settings {
     pub api_port: u16,
     /// How many nodes were asked for.
     pub nodes: u8,
+    /// Flags of components, as `up --extra-config` last took them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_config: Vec<String>,
 }
 
 /// A kubeconfig into which a cluster was put.
@@ -104,13 +107,29 @@ impl Profile {
             Some(port) => port,
             None => free_port(&others)?,
         };
-        let settings =
-            Settings { cluster_id: format!("{:06x}", random.next_u64() & 0x00ff_ffff), index, api_port, nodes: 1 };
+        let settings = Settings {
+            cluster_id: format!("{:06x}", random.next_u64() & 0x00ff_ffff),
+            index,
+            api_port,
+            nodes: 1,
+            extra_config: Vec::new(),
+        };
         let data = roots.data.join(name);
         files::create_private_dir(&data)?;
-        let text = serde_json::to_vec_pretty(&settings).context("encode the profile")?;
-        files::write_atomic(&data.join(SETTINGS_FILE), &text, 0o600)?;
-        Ok(Self { name: name.to_owned(), settings, data, run: roots.run.join(name) })
+        let profile = Self { name: name.to_owned(), settings, data, run: roots.run.join(name) };
+        profile.save()?;
+        Ok(profile)
+    }
+
+    /// Keeps these flags of components for this start and all that follow.
+    pub fn set_extra_config(&mut self, extra_config: Vec<String>) -> Result<()> {
+        self.settings.extra_config = extra_config;
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        let text = serde_json::to_vec_pretty(&self.settings).context("encode the profile")?;
+        files::write_atomic(&self.data.join(SETTINGS_FILE), &text, 0o600)
     }
 
     /// All profiles of this machine, by name.

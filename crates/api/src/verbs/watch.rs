@@ -25,9 +25,6 @@ use crate::storage::{Collection, Item, Stored};
 
 /// How often an idle watcher hears how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// A watch that does not say ends at random between this and twice this, so that clients do not
-/// come back all at once (upstream's `--min-request-timeout`).
-const TIMEOUT_SECONDS_MIN: u64 = 1_800;
 /// Events that are ready together travel together, up to the size of one HTTP/2 frame.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
 
@@ -40,7 +37,10 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
     let selection = Selection::parse(subject.kind.as_ref(), &options.label_selector, &options.field_selector)?;
     let timeout = match options.timeout_seconds {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
-        _ => Duration::from_secs(TIMEOUT_SECONDS_MIN + server.random().below(TIMEOUT_SECONDS_MIN)),
+        _ => {
+            let seconds = server.config.limits.watch_timeout_min.as_secs().max(1);
+            Duration::from_secs(seconds + server.random().below(seconds))
+        }
     };
     let content_type = form.stream_content_type();
     let now = server.clock().instant();

@@ -12,6 +12,7 @@ use skiff_base::Random;
 use super::{Session, light_runtime, require_root};
 use crate::profile::Profile;
 use crate::progress::{Event, Printer, Step};
+use crate::server::ExtraConfig;
 use crate::{cli, control, files};
 
 /// How much of the server's last words an error repeats.
@@ -19,11 +20,19 @@ const LAST_WORDS_BYTES: usize = 2_000;
 
 pub fn run(session: &Session, options: &cli::Up) -> Result<()> {
     require_root("up")?;
-    let profile = Profile::open_or_create(&session.roots, &session.profile, options.api_port, &Random::system())?;
+    let extra_config = ExtraConfig::given(&options.extra_config)?;
+    let mut profile = Profile::open_or_create(&session.roots, &session.profile, options.api_port, &Random::system())?;
     let printer = Printer::new(options.progress);
     let runtime = light_runtime()?;
     match runtime.block_on(control::Client::new(&profile.control_socket()).state())? {
         Some(state) if state.ready => {
+            if extra_config.as_ref().is_some_and(|given| *given != profile.settings.extra_config) {
+                bail!(
+                    "cluster {} runs with other flags; stop it first with: skiff down -p {}",
+                    profile.name,
+                    profile.name
+                );
+            }
             if printer.is_for_people() {
                 println!("cluster {} already runs (process {})", profile.name, state.pid);
             }
@@ -31,7 +40,12 @@ pub fn run(session: &Session, options: &cli::Up) -> Result<()> {
         Some(state) => {
             bail!("cluster {} is just starting (process {}); watch it with: skiff logs -f", profile.name, state.pid)
         }
-        None => start(&profile, &printer, Duration::from_secs(options.timeout))?,
+        None => {
+            if let Some(given) = extra_config {
+                profile.set_extra_config(given)?;
+            }
+            start(&profile, &printer, Duration::from_secs(options.timeout))?;
+        }
     }
     if !options.no_kubeconfig {
         super::kubeconfig::put(session, &profile)?;

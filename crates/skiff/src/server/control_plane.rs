@@ -14,6 +14,7 @@ use skiff_store::Store;
 use skiff_store::embedded::{EmbeddedStore, Options};
 use tokio::net::TcpListener;
 
+use super::extra_config::ExtraConfig;
 use super::local::LocalEndpoint;
 use crate::pki::Identity;
 
@@ -33,6 +34,8 @@ pub struct Parts {
     pub service_cidr: (std::net::IpAddr, u8),
     /// The way to kubelets.
     pub dialer: Arc<dyn NodeDialer>,
+    /// What the user says of the API server besides.
+    pub extra_config: ExtraConfig,
     /// Time.
     pub clock: Clock,
     /// Randomness.
@@ -79,7 +82,7 @@ impl ControlPlane {
             client_authority: parts.authority.clone(),
         })
         .context("use the API server's certificate")?;
-        let api = ApiServer::new(Config {
+        let mut config = Config {
             authorizer,
             anonymous: true,
             advertise: parts.advertise,
@@ -93,8 +96,9 @@ impl ControlPlane {
                 parts.tasks.group("api"),
                 key.serialize_der(),
             )
-        })
-        .context("start the API server")?;
+        };
+        parts.extra_config.apply(&mut config)?;
+        let api = ApiServer::new(config).context("start the API server")?;
         skiff_api::bootstrap::run(&api).await.context("make what every cluster begins with")?;
         let manager = Client::new(LocalEndpoint::of(&api, skiff_controllers::MANAGER, &[]), USER_AGENT);
         let informers = Informers::new(manager, parts.tasks.group("informers"), parts.random.clone());

@@ -6,6 +6,7 @@
 mod addons;
 mod control_plane;
 mod dialer;
+mod extra_config;
 mod handler;
 mod images;
 mod local;
@@ -35,6 +36,7 @@ use crate::progress::{Event, Step};
 pub use control_plane::open_store;
 use control_plane::{ControlPlane, Parts};
 use dialer::Dialer;
+pub use extra_config::ExtraConfig;
 use handler::ServerHandler;
 use node::Host;
 
@@ -50,7 +52,8 @@ const SERVICE_NETWORK: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 96
 pub fn run(session: &Session, options: &cli::Server) -> Result<()> {
     // A session of its own: the terminal that `up` was typed into may close.
     let _ = nix::unistd::setsid();
-    let profile = session.existing()?;
+    let mut profile = session.existing()?;
+    profile.settings.extra_config.extend_from_slice(&options.extra_config);
     let reporter = Reporter { on: options.report };
     let outcome = serve(session, &profile, &reporter);
     if let Err(error) = &outcome {
@@ -78,6 +81,7 @@ fn serve(session: &Session, profile: &Profile, reporter: &Reporter) -> Result<()
 
 async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Result<()> {
     let (clock, random) = (session.clock.clone(), Random::system());
+    let extra_config = ExtraConfig::parse(&profile.settings.extra_config)?;
     let tasks = Tasks::new(&profile.name, Shutdown::new());
     let began = clock.instant();
     let state = ServerHandler::new(profile);
@@ -124,6 +128,7 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
                 advertise: SocketAddr::new(profile.host_address().into(), profile.settings.api_port),
                 service_cidr: SERVICE_NETWORK,
                 dialer: dialer.clone(),
+                extra_config,
                 clock: clock.clone(),
                 random: random.clone(),
                 tasks: tasks.group("control-plane"),

@@ -1,0 +1,270 @@
+//! `--extra-config apiserver.FLAG=VALUE`: kube-apiserver's flags, as far as they mean something here.
+//!
+//! One row of [`FLAGS`] for each flag: its name, what its value looks like, what it does, and the
+//! function that puts a value into the server's [`Config`]. Files are read when the flag is put in,
+//! so that a bad one stops the start. `docs/flags.md` is made from the table.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use skiff_api::Config;
+
+/// One flag of kube-apiserver.
+struct Flag {
+    name: &'static str,
+    /// What a value looks like: `DURATION`, `FILE`, ….
+    value: &'static str,
+    help: &'static str,
+    /// Called once for each time the flag is given, in order.
+    set: fn(&mut Config, &str) -> Result<()>,
+}
+
+/// Every flag that is taken, by name.
+const FLAGS: &[Flag] = &[
+    Flag {
+        name: "anonymous-auth",
+        value: "BOOL",
+        help: "Whether requests without credentials count as `system:anonymous`.",
+        set: |config, value| boolean(value).map(|value| config.anonymous = value),
+    },
+    Flag {
+        name: "event-ttl",
+        value: "DURATION",
+        help: "How long Events are kept.",
+        set: |config, value| positive_duration(value).map(|value| config.limits.event_ttl = value),
+    },
+    Flag {
+        name: "min-request-timeout",
+        value: "SECONDS",
+        help: "Watches that say nothing end at random between this and twice this.",
+        set: |config, value| {
+            number::<u32>(value)
+                .map(|value| config.limits.watch_timeout_min = Duration::from_secs(u64::from(value.max(1))))
+        },
+    },
+    Flag {
+        name: "request-timeout",
+        value: "DURATION",
+        help: "The longest time for a request that is no watch and no connection.",
+        set: |config, value| positive_duration(value).map(|value| config.limits.request_timeout = value),
+    },
+    Flag {
+        name: "service-node-port-range",
+        value: "FIRST-LAST",
+        help: "The ports of Services of type NodePort.",
+        set: |config, value| port_range(value).map(|value| config.node_ports = value),
+    },
+];
+
+/// Flags as they were given, every one of them known.
+#[derive(Clone, Debug, Default)]
+pub struct ExtraConfig(Vec<(&'static str, String)>);
+
+impl ExtraConfig {
+    /// What `up` was given: `None` for nothing, an empty list for a single empty text.
+    ///
+    /// # Errors
+    /// As [`ExtraConfig::parse`].
+    pub fn given(texts: &[String]) -> Result<Option<Vec<String>>> {
+        match texts {
+            [] => Ok(None),
+            [only] if only.is_empty() => Ok(Some(Vec::new())),
+            texts => Self::parse(texts).map(|_| Some(texts.to_vec())),
+        }
+    }
+
+    /// Reads `apiserver.FLAG=VALUE` texts.
+    ///
+    /// # Errors
+    /// When a text has another shape or names no known flag.
+    pub fn parse(texts: &[String]) -> Result<Self> {
+        texts.iter().map(|text| parse_one(text)).collect::<Result<_>>().map(Self)
+    }
+
+    /// The last value of a flag, for what is decided before the server is made.
+    #[expect(dead_code, reason = "flags of the store and the listeners are read through it")]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Puts every value into the server's configuration.
+    ///
+    /// # Errors
+    /// When a value is no good or its file cannot be read; says which flag.
+    pub fn apply(&self, config: &mut Config) -> Result<()> {
+        for (name, value) in &self.0 {
+            let Some(flag) = FLAGS.iter().find(|flag| flag.name == *name) else { continue };
+            (flag.set)(config, value).with_context(|| format!("--extra-config apiserver.{name}={value}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_one(text: &str) -> Result<(&'static str, String)> {
+    let shape = || anyhow!("--extra-config {text}: write it as apiserver.FLAG=VALUE");
+    let (name, value) = text.split_once('=').ok_or_else(shape)?;
+    let (component, name) = name.split_once('.').ok_or_else(shape)?;
+    if component != "apiserver" {
+        bail!("--extra-config {text}: only flags of the component apiserver are taken");
+    }
+    let name = name.trim_start_matches("--");
+    let flag = FLAGS.iter().find(|flag| flag.name == name);
+    let Some(flag) = flag else {
+        let nearest = FLAGS.iter().min_by_key(|known| distance(known.name, name)).context("there are no flags")?;
+        bail!(
+            "--extra-config {text}: there is no flag {name}; the nearest is {}={} ({})",
+            nearest.name,
+            nearest.value,
+            nearest.help
+        );
+    };
+    Ok((flag.name, value.to_owned()))
+}
+
+/// How many letters have to be put in, taken out or changed to make one of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().take(NAME_LENGTH_MAX).collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, letter) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, known) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *known);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// No flag is longer; what is beyond is not compared.
+const NAME_LENGTH_MAX: usize = 100;
+
+fn boolean(value: &str) -> Result<bool> {
+    match value {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => bail!("{other:?} is neither true nor false"),
+    }
+}
+
+fn number<T: std::str::FromStr>(value: &str) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    value.parse().with_context(|| format!("{value:?} is no number in range"))
+}
+
+/// A duration as Go writes it, zero allowed.
+fn duration(value: &str) -> Result<Duration> {
+    let nanos = skiff_object::time::parse_duration(value)?;
+    let nanos = u64::try_from(nanos).map_err(|_| anyhow!("{value} is negative"))?;
+    Ok(Duration::from_nanos(nanos))
+}
+
+fn positive_duration(value: &str) -> Result<Duration> {
+    let duration = duration(value)?;
+    if duration.is_zero() {
+        bail!("must be more than nothing");
+    }
+    Ok(duration)
+}
+
+fn port_range(value: &str) -> Result<(u16, u16)> {
+    let (first, last) = value.split_once('-').context("write it as FIRST-LAST")?;
+    let (first, last) = (number(first)?, number(last)?);
+    if first == 0 || first > last {
+        bail!("{value} holds no port");
+    }
+    Ok((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{expect, expect_file};
+    use skiff_base::{Clock, Random, Shutdown, Tasks};
+    use skiff_store::memory::MemoryStore;
+
+    use super::*;
+
+    fn config() -> Config {
+        let clock = Clock::system();
+        Config::new(
+            "test",
+            std::sync::Arc::new(MemoryStore::new(clock.clone())),
+            clock,
+            Random::seeded(1),
+            Tasks::new("test", Shutdown::new()),
+            Vec::new(),
+        )
+    }
+
+    fn outcome(texts: &[&str]) -> Result<Config> {
+        let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+        let mut config = config();
+        ExtraConfig::parse(&texts)?.apply(&mut config)?;
+        Ok(config)
+    }
+
+    #[test]
+    fn values_reach_the_configuration() {
+        let config = outcome(&[
+            "apiserver.event-ttl=2h",
+            "apiserver.request-timeout=1m30s",
+            "apiserver.anonymous-auth=true",
+            "apiserver.anonymous-auth=false",
+            "apiserver.service-node-port-range=30000-30010",
+        ])
+        .unwrap();
+        assert_eq!(config.limits.event_ttl, Duration::from_secs(7_200));
+        assert_eq!(config.limits.request_timeout, Duration::from_secs(90));
+        assert!(!config.anonymous);
+        assert_eq!(config.node_ports, (30_000, 30_010));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        let mut lines = String::new();
+        for text in [
+            "event-ttl=1h",
+            "apiserver.event-ttl",
+            "kubelet.max-pods=3",
+            "apiserver.event-tll=1h",
+            "apiserver.event-ttl=0s",
+            "apiserver.event-ttl=5",
+            "apiserver.anonymous-auth=maybe",
+            "apiserver.service-node-port-range=5-4",
+            "apiserver.min-request-timeout=-1",
+        ] {
+            let error = outcome(&[text]).err().map(|error| format!("{error:#}"));
+            lines.push_str(&error.unwrap_or_else(|| format!("{text}: accepted")));
+            lines.push('\n');
+        }
+        expect![[r#"
+            --extra-config event-ttl=1h: write it as apiserver.FLAG=VALUE
+            --extra-config apiserver.event-ttl: write it as apiserver.FLAG=VALUE
+            --extra-config kubelet.max-pods=3: only flags of the component apiserver are taken
+            --extra-config apiserver.event-tll=1h: there is no flag event-tll; the nearest is event-ttl=DURATION (How long Events are kept.)
+            --extra-config apiserver.event-ttl=0s: must be more than nothing
+            --extra-config apiserver.event-ttl=5: time: missing unit in duration "5"
+            --extra-config apiserver.anonymous-auth=maybe: "maybe" is neither true nor false
+            --extra-config apiserver.service-node-port-range=5-4: 5-4 holds no port
+            --extra-config apiserver.min-request-timeout=-1: "-1" is no number in range: invalid digit found in string
+        "#]].assert_eq(&lines);
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_the_page_of_flags_is_made_from_it() {
+        assert!(FLAGS.is_sorted_by_key(|flag| flag.name));
+        let mut page = String::from(
+            "# Flags of the API server\n\n\
+             `skiff up --extra-config apiserver.FLAG=VALUE` takes these flags of kube-apiserver, under its names and\n\
+             with its values. The option may be repeated; flags given to an `up` replace those of the one before.\n\
+             A test of `crates/skiff/src/server/extra_config.rs` writes this page: `UPDATE_EXPECT=1 cargo test -p skiff\n\
+             flags`.\n\n| flag | value | what it does |\n| --- | --- | --- |\n",
+        );
+        for flag in FLAGS {
+            page.push_str(&format!("| `{}` | {} | {} |\n", flag.name, flag.value, flag.help));
+        }
+        expect_file!["../../../../docs/flags.md"].assert_eq(&page);
+    }
+}
