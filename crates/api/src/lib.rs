@@ -50,6 +50,7 @@ pub mod meta;
 pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
+pub mod outbound;
 pub mod proxy;
 pub mod registry;
 pub mod request;

@@ -21,6 +21,7 @@ use crate::chain;
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::outbound::{Outbound, Way};
 use crate::proxy::NodeDialer;
 use crate::serve::{self, Peer};
 use crate::storage::{Collection, Collections};
@@ -108,7 +109,8 @@ pub enum StartError {
 pub struct ApiServer {
     pub(crate) config: Config,
     registry: ArcSwap<Registry>,
-    pub(crate) collections: Collections,
+    pub(crate) collections: Arc<Collections>,
+    pub(crate) outbound: Arc<Outbound>,
     pub(crate) tokens: Tokens,
     pub(crate) admission: Admission,
     pub(crate) health: Health,
@@ -125,14 +127,23 @@ impl ApiServer {
     /// When the service account key cannot be used.
     pub fn new(config: Config) -> Result<Arc<Self>, StartError> {
         let key = SigningKey::from_pkcs8(&config.service_account_key)?;
+        let collections = Arc::new(Collections::new(
+            Arc::clone(&config.store),
+            &config.cluster,
+            config.clock.clone(),
+            config.tasks.clone(),
+        ));
+        let outbound = Arc::new(Outbound::new(Way {
+            dialer: config.dialer.clone(),
+            collections: Some(Arc::clone(&collections)),
+            random: config.random.clone(),
+            clock: config.clock.clone(),
+            tasks: config.tasks.group("outbound"),
+        }));
         Ok(Arc::new(Self {
             registry: ArcSwap::from_pointee(config.registry.clone()),
-            collections: Collections::new(
-                Arc::clone(&config.store),
-                &config.cluster,
-                config.clock.clone(),
-                config.tasks.clone(),
-            ),
+            collections,
+            outbound,
             tokens: Tokens::new(key, config.issuer.clone(), config.clock.clone(), config.random.clone()),
             admission: Admission::standard(),
             health: Health::default(),
@@ -181,6 +192,11 @@ impl ApiServer {
     /// The objects of a storage group and plural.
     pub fn collection(&self, group: &str, plural: &str) -> Arc<Collection> {
         self.collections.named(group, plural)
+    }
+
+    /// The way out to webhooks and other servers.
+    pub fn outbound(&self) -> &Arc<Outbound> {
+        &self.outbound
     }
 
     /// The server's clock.

@@ -7,6 +7,8 @@ mod custom;
 mod generated;
 mod lists;
 mod metrics;
+mod outbound;
+mod remote;
 mod support;
 mod tls;
 mod watches;
