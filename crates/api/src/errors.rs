@@ -317,7 +317,9 @@ impl ApiError {
         status.insert("metadata", Tree::Map(metadata));
         status.insert("status", "Failure");
         status.insert("message", self.message.as_str());
-        status.insert("reason", self.reason);
+        if !self.reason.is_empty() {
+            status.insert("reason", self.reason);
+        }
         if let Some(details) = &self.details {
             status.insert("details", details.to_tree());
         }

@@ -43,6 +43,7 @@ pub mod discovery;
 pub mod errors;
 mod event_lease;
 pub mod fields;
+pub mod forward;
 pub mod frame;
 pub mod health;
 pub mod limits;

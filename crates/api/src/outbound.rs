@@ -186,6 +186,7 @@ pub struct Outbound {
     way: Arc<Way>,
     known: Mutex<Known>,
     roots: OnceLock<Arc<RootCertStore>>,
+    anybody: OnceLock<Arc<rustls::ClientConfig>>,
 }
 
 /// Connections by target, with the turn in which each was last used.
@@ -205,7 +206,7 @@ struct Route {
 impl Outbound {
     /// A client that goes `way`.
     pub fn new(way: Way) -> Self {
-        Self { way: Arc::new(way), known: Mutex::default(), roots: OnceLock::new() }
+        Self { way: Arc::new(way), known: Mutex::default(), roots: OnceLock::new(), anybody: OnceLock::new() }
     }
 
     /// Sends a request and reads the whole answer, whatever its status. The request's own path and
@@ -287,6 +288,19 @@ impl Outbound {
     pub async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>, Error> {
         let route = self.route(target)?;
         Ok(route.connector.connect(&target.uri("")?, connect::Alpn::Http1).await?.into_connection())
+    }
+
+    /// TLS towards whoever answers: the way of the proxy subresources.
+    ///
+    /// # Errors
+    /// When there is no TLS to be had.
+    pub(crate) fn tls_to_anybody(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
+        if let Some(config) = self.anybody.get() {
+            return Ok(Arc::clone(config));
+        }
+        let target = Target { trust: Trust::Anybody, ..Target::new(Address::Url(String::new())) };
+        let config = tls::config(&target, || self.system_roots(), &self.way.clock)?;
+        Ok(Arc::clone(self.anybody.get_or_init(|| Arc::new(config))))
     }
 
     fn route(&self, target: &Target) -> Result<Arc<Route>, Error> {

@@ -22,6 +22,9 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Respons
     let Some(kind) = registry.resource(&info.group, &info.version, &info.resource) else {
         return Ok(no_such_page());
     };
+    if info.verb.is_empty() && info.subresource != "proxy" {
+        return Err(ApiError::method_not_allowed());
+    }
     let subject = subject(server, Arc::clone(kind), &call)?;
     if !subject.subresource.is_empty() {
         return subresources::route(server, call, subject).await;

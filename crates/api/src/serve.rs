@@ -54,6 +54,16 @@ pub enum Peer {
     },
 }
 
+impl Peer {
+    /// Where it connects from; `None` for a caller in the same process.
+    pub fn ip(&self) -> Option<std::net::IpAddr> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote { address, .. } => Some(address.ip()),
+        }
+    }
+}
+
 /// Why a listener cannot serve TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -229,6 +239,10 @@ fn builder() -> auto::Builder<TokioExecutor> {
 }
 
 async fn answer(server: &Arc<ApiServer>, mut request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    // HTTP/2 carries the host elsewhere; whoever looks for it looks in one place.
+    if let Some(host) = request.uri().authority().and_then(|host| http::HeaderValue::try_from(host.as_str()).ok()) {
+        request.headers_mut().entry(http::header::HOST).or_insert(host);
+    }
     let upgrade = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let mut request = request.map(RequestBody::Incoming);
     if let Some(upgrade) = upgrade {

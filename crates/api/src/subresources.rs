@@ -26,6 +26,9 @@ pub mod token;
 pub async fn route(server: &Arc<ApiServer>, mut call: Call, subject: Subject) -> ApiResult<Response<Body>> {
     let kind = Arc::clone(&subject.kind);
     let Some(sub) = kind.facts().subresource(&subject.subresource) else { return Ok(routes::no_such_page()) };
+    if sub.name == *"proxy" && (subject.kind.facts().namespaced != subject.namespace.is_empty()) {
+        return proxy::proxy(server, call, &subject).await;
+    }
     let verb = match call.info.verb {
         "get" => Verb::Get,
         "update" => Verb::Update,
@@ -36,9 +39,6 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call, subject: Subject) ->
     };
     if !sub.verbs.contains(verb) || (kind.facts().namespaced && subject.namespace.is_empty()) {
         return Err(ApiError::method_not_allowed());
-    }
-    if sub.name == *"proxy" {
-        return proxy::proxy(server, call, &subject).await;
     }
     if call.info.parts.len() > 3 {
         return Ok(routes::no_such_page());

@@ -69,7 +69,7 @@ impl Error {
     }
 
     /// Why the TLS handshake failed.
-    pub(super) fn handshake(error: &io::Error) -> Self {
+    pub(crate) fn handshake(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(why)) => {
                 Self::Tls(format!("tls: failed to verify certificate: x509: {}", certificate(why)))

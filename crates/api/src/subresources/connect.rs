@@ -5,10 +5,10 @@ use std::sync::Arc;
 use http::{Method, Response, StatusCode};
 use skiff_object::Tree;
 
-use super::proxy::{self, Outgoing};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult, Qualified};
+use crate::forward::{self, Outgoing, Upgrade};
 use crate::meta;
 use crate::proxy::Destination;
 use crate::request::options;
@@ -48,13 +48,12 @@ pub async fn connect(server: &Arc<ApiServer>, call: Call, subject: &Subject) -> 
     }
     let query = kubelet_query(&subject.subresource, &call.query);
     let target = if query.is_empty() { path } else { format!("{path}?{query}") };
+    let method = if log { Method::GET } else { call.method.clone() };
     let outgoing = Outgoing {
-        destination: Destination::Kubelet { node },
-        target,
-        method: if log { Method::GET } else { call.method.clone() },
-        prefix: None,
+        upgrade: if log { Upgrade::Welcome } else { Upgrade::Required },
+        ..Outgoing::new(Destination::Kubelet { node }, method, target)
     };
-    let mut response = proxy::send(server, call, outgoing).await?;
+    let mut response = forward::forward(server, call, outgoing).await?;
     if log && response.status() != StatusCode::OK {
         response = log_failure(subject, response).await?;
     }

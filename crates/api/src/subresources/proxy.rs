@@ -1,82 +1,90 @@
-//! `proxy` of nodes, pods and services, and the passing on of a request in general.
+//! `proxy` of nodes, pods and services: finding who is meant.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use futures::StreamExt;
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, LOCATION, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyDataStream, Full};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use http::Response;
 use skiff_object::{Tree, json};
 
-use crate::body::{Body, BodyError};
+use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
+use crate::forward::{self, Outgoing, Rewrite, Scheme};
 use crate::meta;
 use crate::proxy::Destination;
 use crate::server::ApiServer;
 use crate::verbs::Subject;
 
-/// A request on its way out.
-pub struct Outgoing {
-    /// Where it goes.
-    pub destination: Destination,
-    /// Path and query.
-    pub target: String,
-    /// The method.
-    pub method: Method,
-    /// The path of this server below which the target's paths appear, for redirects.
-    pub prefix: Option<String>,
-}
-
-/// Headers that concern one connection only, and the credentials of the client.
-const NOT_PASSED: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "authorization",
-    "content-length",
-];
+/// The port of a pod that names none.
+const HTTP_PORT: u16 = 80;
+/// The same over TLS.
+const HTTPS_PORT: u16 = 443;
 
 /// Passes a request on to a node, a pod or a service.
 ///
 /// # Errors
-/// 404 or 503 when there is nobody to pass it on to.
+/// 400 for a name that means nobody, 404 or 503 when there is nobody to pass it on to.
 pub async fn proxy(server: &Arc<ApiServer>, call: Call, subject: &Subject) -> ApiResult<Response<Body>> {
     let facts = subject.kind.facts();
     // The path as it was sent: what is escaped stays escaped.
-    let marker = format!("/{}/proxy", call.info.parts.get(1).map_or("", String::as_str));
     let raw = call.info.path.as_str();
-    let at = raw.find(&marker).map_or(raw.len(), |at| at + marker.len());
-    let rest = if raw[at..].is_empty() { "/" } else { &raw[at..] };
-    let target = if call.query.is_empty() { rest.to_owned() } else { format!("{rest}?{}", call.query) };
-    let (scheme, name, port) = split_name(&subject.name);
-    if scheme == "https" && facts.plural != *"nodes" {
-        return Err(ApiError::unavailable("proxying to pods and services over TLS is not supported"));
-    }
+    let at = end_of_proxy(raw);
+    let target = if call.query.is_empty() { raw[at..].to_owned() } else { format!("{}?{}", &raw[at..], call.query) };
+    let request = Request::parse(&subject.name).ok_or_else(|| {
+        ApiError::bad_request(format!("invalid {} request {:?}", facts.singular.as_str(), subject.name))
+    })?;
     let destination = match facts.plural.as_str() {
-        "nodes" => node(server, name).await?,
-        "pods" => pod(server, subject, name, port).await?,
-        _ => service(server, subject, name, port).await?,
+        "nodes" => node(server, &request).await?,
+        "pods" => pod(server, subject, &request).await?,
+        _ => service(server, subject, &request).await?,
     };
-    let outgoing = Outgoing { destination, target, method: call.method.clone(), prefix: Some(raw[..at].to_owned()) };
-    send(server, call, outgoing).await
+    let outgoing = Outgoing {
+        scheme: if request.scheme == "https" { Scheme::Tls } else { Scheme::Plain },
+        rewrite: Some(Rewrite::below(&raw[..at])),
+        ..Outgoing::new(destination, call.method.clone(), target)
+    };
+    forward::forward(server, call, outgoing).await
 }
 
-/// `https:web:8443` as scheme, name and port.
-fn split_name(text: &str) -> (&str, &str, &str) {
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts.as_slice() {
-        [name, port] => ("", name, port),
-        [scheme, name, port] => (scheme, name, port),
-        _ => ("", text, ""),
+/// Where the part of the path ends that is this server's: after the segment `proxy` that follows
+/// resource and name.
+fn end_of_proxy(path: &str) -> usize {
+    let mut at = 0;
+    let mut before = ["", ""];
+    for segment in path.split('/') {
+        let end = at + segment.len();
+        if segment == "proxy" && matches!(before[0], "nodes" | "pods" | "services") {
+            return end;
+        }
+        before = [before[1], segment];
+        at = end + 1;
+    }
+    path.len()
+}
+
+/// `https:web:8443`, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Request<'a> {
+    scheme: &'a str,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Request<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (scheme, name, port) = match parts.as_slice() {
+            [name] => ("", *name, ""),
+            [name, port] => ("", *name, *port),
+            [scheme, name, port] => (*scheme, *name, *port),
+            _ => return None,
+        };
+        let known = matches!(scheme, "" | "http" | "https");
+        (known && !name.is_empty()).then_some(Self { scheme, name, port })
+    }
+
+    fn default_port(&self) -> u16 {
+        if self.scheme == "https" { HTTPS_PORT } else { HTTP_PORT }
     }
 }
 
@@ -85,157 +93,121 @@ async fn object(server: &ApiServer, plural: &str, namespace: &str, name: &str) -
     json::decode_untyped(&stored.value).map_err(ApiError::internal)
 }
 
-async fn node(server: &ApiServer, name: &str) -> ApiResult<Destination> {
-    object(server, "nodes", "", name).await?;
-    Ok(Destination::Kubelet { node: name.to_owned() })
+/// An address that may be connected to.
+fn allowed(ip: &str) -> ApiResult<IpAddr> {
+    let ip = ip.parse().ok().filter(|ip| forward::is_allowed(*ip));
+    ip.ok_or_else(|| ApiError::bad_request("address not allowed"))
 }
 
-fn address(ip: &str, port: i64) -> ApiResult<Destination> {
-    let address = ip.parse().ok().zip(u16::try_from(port).ok());
-    let (ip, port) = address.ok_or_else(|| ApiError::unavailable(format!("address not allowed: {ip}:{port}")))?;
+fn number(port: &str) -> ApiResult<u16> {
+    let invalid =
+        || ApiError::unavailable(format!("error trying to reach service: dial tcp: address {port}: invalid port"));
+    port.parse().map_err(|_| invalid())
+}
+
+/// The kubelet, or another port of its machine.
+async fn node(server: &ApiServer, request: &Request<'_>) -> ApiResult<Destination> {
+    let node = object(server, "nodes", "", request.name).await?;
+    let kubelet = node.int_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).unwrap_or(10_250);
+    if request.port.is_empty() || request.port == kubelet.to_string() {
+        return Ok(Destination::Kubelet { node: request.name.to_owned() });
+    }
+    let addresses = node.list_at(&["status", "addresses"]);
+    let internal = addresses.iter().find(|one| one.str_at(&["type"]) == "InternalIP");
+    let ip = allowed(internal.map_or("", |one| one.str_at(&["address"])))?;
+    Ok(Destination::Address(SocketAddr::new(ip, number(request.port)?)))
+}
+
+async fn pod(server: &ApiServer, subject: &Subject, request: &Request<'_>) -> ApiResult<Destination> {
+    let pod = object(server, "pods", &subject.namespace, request.name).await?;
+    let ports = pod.list_at(&["spec", "containers"]).iter().flat_map(|container| container.list_at(&["ports"]));
+    // Without a port the first one of all containers counts; a name is one of theirs.
+    let found = ports.clone().find(|one| request.port.is_empty() || one.str_at(&["name"]) == request.port);
+    let declared = found.and_then(|one| one.int_at(&["containerPort"])).and_then(|port| u16::try_from(port).ok());
+    let port = match declared {
+        Some(port) => port,
+        None if request.port.is_empty() => request.default_port(),
+        None => number(request.port)?,
+    };
+    let ip = allowed(pod.str_at(&["status", "podIP"]))?;
     Ok(Destination::Address(SocketAddr::new(ip, port)))
 }
 
-async fn pod(server: &ApiServer, subject: &Subject, name: &str, port: &str) -> ApiResult<Destination> {
-    let pod = object(server, "pods", &subject.namespace, name).await?;
-    let number = match port.parse::<i64>() {
-        Ok(number) => number,
-        Err(_) => {
-            // Without a port the first one of the first container counts, with a name that one.
-            let ports = pod.list_at(&["spec", "containers"]).iter().flat_map(|container| container.list_at(&["ports"]));
-            let found = ports.clone().find(|one| port.is_empty() || one.str_at(&["name"]) == port);
-            found.and_then(|one| one.int_at(&["containerPort"])).unwrap_or(80)
+async fn service(server: &ApiServer, subject: &Subject, request: &Request<'_>) -> ApiResult<Destination> {
+    let service = object(server, "services", &subject.namespace, request.name).await?;
+    let port = match request.port.parse::<i64>() {
+        Err(_) => request.port.to_owned(),
+        Ok(number) => {
+            let ports = service.list_at(&["spec", "ports"]);
+            let declared = ports.iter().find(|one| one.int_at(&["port"]) == Some(number));
+            let unknown =
+                || ApiError::unavailable(format!("no service port {number} found for service {:?}", request.name));
+            declared.ok_or_else(unknown)?.str_at(&["name"]).to_owned()
         }
     };
-    let ip = pod.str_at(&["status", "podIP"]);
-    if ip.is_empty() {
-        return Err(ApiError::unavailable(format!("pod {name} has no address")));
+    let mut candidates = endpoints(server, &subject.namespace, request.name, &port).await?;
+    while !candidates.is_empty() {
+        let pick = server.random().below(candidates.len() as u64) as usize;
+        let candidate = candidates.swap_remove(pick);
+        if candidate.is_its_pods(server, &subject.namespace).await? {
+            return Ok(Destination::Address(candidate.address));
+        }
     }
-    address(ip, number)
+    Err(ApiError::unavailable(format!("no endpoints available for service {:?}", subject.name)))
 }
 
-async fn service(server: &ApiServer, subject: &Subject, name: &str, port: &str) -> ApiResult<Destination> {
-    let service = object(server, "services", &subject.namespace, name).await?;
-    let ports = service.list_at(&["spec", "ports"]);
-    let unavailable = || ApiError::unavailable(format!("no endpoints available for service {:?}", subject.name));
-    let wanted = match ports {
-        [one] if port.is_empty() => one,
-        _ => ports
-            .iter()
-            .find(|one| {
-                one.str_at(&["name"]) == port || one.int_at(&["port"]).is_some_and(|number| number.to_string() == port)
-            })
-            .ok_or_else(|| ApiError::unavailable(format!("no service port {port:?} found for service {name:?}")))?,
-    };
-    let port_name = wanted.str_at(&["name"]).to_owned();
-    let mut candidates = Vec::new();
-    for item in server.collection("discovery.k8s.io", "endpointslices").list(&subject.namespace).await? {
+/// An endpoint of a Service.
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    pod: String,
+    namespace: String,
+}
+
+impl Endpoint {
+    /// Whether the address is that of the pod it claims: whoever may write endpoints must not send
+    /// the API server anywhere else.
+    async fn is_its_pods(&self, server: &ApiServer, namespace: &str) -> ApiResult<bool> {
+        if self.pod.is_empty() || self.namespace != namespace {
+            return Ok(false);
+        }
+        let Some(stored) = server.collection("", "pods").get(namespace, &self.pod).await? else { return Ok(false) };
+        let pod = json::decode_untyped(&stored.value).map_err(ApiError::internal)?;
+        let ip = self.address.ip().to_string();
+        let listed = pod.list_at(&["status", "podIPs"]).iter().any(|one| one.str_at(&["ip"]) == ip);
+        Ok(listed || pod.str_at(&["status", "podIP"]) == ip)
+    }
+}
+
+/// The ready endpoints of a Service behind the port named `port`.
+pub(crate) async fn endpoints(
+    server: &ApiServer,
+    namespace: &str,
+    service: &str,
+    port: &str,
+) -> ApiResult<Vec<Endpoint>> {
+    let mut found = Vec::new();
+    for item in server.collection("discovery.k8s.io", "endpointslices").list(namespace).await? {
         let slice = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
-        if meta::label(&slice, "kubernetes.io/service-name") != Some(name) {
+        if meta::label(&slice, "kubernetes.io/service-name") != Some(service) {
             continue;
         }
-        let number = slice.list_at(&["ports"]).iter().find(|one| one.str_at(&["name"]) == port_name);
-        let Some(number) = number.and_then(|one| one.int_at(&["port"])) else { continue };
+        let number = slice.list_at(&["ports"]).iter().find(|one| one.str_at(&["name"]) == port);
+        let Some(number) = number.and_then(|one| one.int_at(&["port"])).and_then(|one| u16::try_from(one).ok()) else {
+            continue;
+        };
         for endpoint in slice.list_at(&["endpoints"]) {
-            if endpoint.bool_at(&["conditions", "ready"]) != Some(false)
-                && let Some(ip) = endpoint.list_at(&["addresses"]).first().and_then(Tree::as_str)
-            {
-                candidates.push((ip.to_owned(), number));
-            }
+            let ready = endpoint.bool_at(&["conditions", "ready"]) != Some(false);
+            let ip = endpoint.list_at(&["addresses"]).first().and_then(Tree::as_str).and_then(|ip| ip.parse().ok());
+            let Some(ip) = ip.filter(|_| ready) else { continue };
+            let is_pod = endpoint.str_at(&["targetRef", "kind"]) == "Pod";
+            found.push(Endpoint {
+                address: SocketAddr::new(ip, number),
+                pod: if is_pod { endpoint.str_at(&["targetRef", "name"]).to_owned() } else { String::new() },
+                namespace: endpoint.str_at(&["targetRef", "namespace"]).to_owned(),
+            });
         }
     }
-    let pick = server.random().below(candidates.len() as u64) as usize;
-    let (ip, number) = candidates.get(pick).ok_or_else(unavailable)?;
-    address(ip, *number)
-}
-
-/// Sends a request on and gives the answer as it comes; an upgrade becomes a pipe of bytes.
-///
-/// # Errors
-/// 503 when the destination cannot be reached.
-pub async fn send(server: &Arc<ApiServer>, mut call: Call, outgoing: Outgoing) -> ApiResult<Response<Body>> {
-    let unreachable =
-        |error: &dyn std::fmt::Display| ApiError::unavailable(format!("error trying to reach service: {error}"));
-    let dialer = server.config.dialer.clone().ok_or_else(|| ApiError::unavailable("this server reaches no nodes"))?;
-    let body = call.read_body().await?;
-    let connection = dialer.dial(&outgoing.destination).await.map_err(|error| unreachable(&error))?;
-    let (mut sender, driver) =
-        hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(|error| unreachable(&error))?;
-    server.config.tasks.spawn("proxy", async move {
-        if let Err(error) = driver.with_upgrades().await {
-            tracing::debug!(%error, "proxied connection broke");
-        }
-    });
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = outgoing.method;
-    *request.uri_mut() = outgoing.target.parse::<Uri>().map_err(|error| ApiError::bad_request(error.to_string()))?;
-    *request.headers_mut() = pass_headers(&call.headers);
-    let host = match &outgoing.destination {
-        Destination::Kubelet { node } => node.clone(),
-        Destination::Address(address) => address.to_string(),
-    };
-    request.headers_mut().insert(HOST, HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost")));
-    if call.upgrade.is_some()
-        && let Some(protocol) = call.headers.get(UPGRADE)
-    {
-        request.headers_mut().insert(UPGRADE, protocol.clone());
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    }
-    let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(pipe(server, call, response));
-    }
-    let (head, body) = response.into_parts();
-    // The sender lives as long as the body: dropping it would end the connection.
-    let stream = BodyDataStream::new(body).map(move |chunk| {
-        let _ = &sender;
-        chunk.map_err(|error| BodyError(error.to_string()))
-    });
-    let mut answer = Response::new(Body::Stream(stream.boxed()));
-    *answer.status_mut() = head.status;
-    *answer.headers_mut() = pass_headers(&head.headers);
-    if let Some(prefix) = &outgoing.prefix {
-        rewrite_location(answer.headers_mut(), prefix);
-    }
-    Ok(answer)
-}
-
-fn pass_headers(headers: &HeaderMap) -> HeaderMap {
-    let dropped = |name: &HeaderName| NOT_PASSED.contains(&name.as_str()) || name.as_str().starts_with("impersonate-");
-    headers.iter().filter(|(name, _)| !dropped(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-/// A redirect to a path of the target becomes one to a path of this server.
-fn rewrite_location(headers: &mut HeaderMap, prefix: &str) {
-    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-    if let Some(path) = location.filter(|location| location.starts_with('/') && !location.starts_with("//"))
-        && let Ok(value) = HeaderValue::from_str(&format!("{prefix}{path}"))
-    {
-        headers.insert(LOCATION, value);
-    }
-}
-
-/// Both sides have switched protocols: from here on bytes go through as they are.
-fn pipe(server: &Arc<ApiServer>, mut call: Call, response: Response<Incoming>) -> Response<Body> {
-    let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *answer.headers_mut() = pass_headers(response.headers());
-    for name in [UPGRADE, CONNECTION] {
-        if let Some(value) = response.headers().get(&name) {
-            answer.headers_mut().insert(name, value.clone());
-        }
-    }
-    let upstream = hyper::upgrade::on(response);
-    if let Some(downstream) = call.upgrade.take() {
-        server.config.tasks.spawn("pipe", async move {
-            let (Ok(downstream), Ok(upstream)) = futures::join!(downstream, upstream) else { return };
-            let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await {
-                tracing::debug!(%error, "piped connection broke");
-            }
-        });
-    }
-    answer
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -244,8 +216,22 @@ mod tests {
 
     #[test]
     fn names_carry_scheme_and_port() {
-        assert_eq!(split_name("web"), ("", "web", ""));
-        assert_eq!(split_name("web:80"), ("", "web", "80"));
-        assert_eq!(split_name("http:web:80"), ("http", "web", "80"));
+        let check = |text, scheme, name, port| assert_eq!(Request::parse(text), Some(Request { scheme, name, port }));
+        check("web", "", "web", "");
+        check("web:80", "", "web", "80");
+        check("http:web:80", "http", "web", "80");
+        check("https:web:", "https", "web", "");
+        for bad in ["ftp:web:80", "a:b:c:d", ":80", ""] {
+            assert_eq!(Request::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_other_server_s_path_begins_behind_proxy() {
+        let check = |path: &str, rest| assert_eq!(&path[end_of_proxy(path)..], rest, "{path}");
+        check("/api/v1/namespaces/proxy/pods/proxy/proxy", "");
+        check("/api/v1/namespaces/a/pods/b/proxy/", "/");
+        check("/api/v1/namespaces/a/services/http%3Ab%3Ac/proxy/x%2Fy/proxy", "/x%2Fy/proxy");
+        check("/api/v1/nodes/n/proxy/proxy/x", "/proxy/x");
     }
 }

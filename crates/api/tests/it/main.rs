@@ -2,12 +2,14 @@
 
 mod access;
 mod admission;
+mod backend;
 mod certificates;
 mod custom;
 mod generated;
 mod lists;
 mod metrics;
 mod outbound;
+mod proxy;
 mod remote;
 mod support;
 mod tls;

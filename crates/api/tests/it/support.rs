@@ -59,10 +59,15 @@ pub(crate) async fn api() -> Api {
 }
 
 pub(crate) async fn api_with(authorizer: Arc<dyn Authorizer>) -> Api {
+    api_of(|config| Config { authorizer, ..config }).await
+}
+
+/// A server whose configuration is changed before it is made.
+pub(crate) async fn api_of(change: impl FnOnce(Config) -> Config) -> Api {
     let (clock, random) = (Clock::system(), Random::seeded(7));
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let server = ApiServer::new(Config {
-        authorizer,
+    let server = ApiServer::new(change(Config {
+        authorizer: Arc::new(AllowAll),
         anonymous: true,
         static_tokens: vec![StaticToken { token: ADMIN_TOKEN.into(), user: UserInfo::new("admin", &[MASTERS]) }],
         ..Config::new(
@@ -73,7 +78,7 @@ pub(crate) async fn api_with(authorizer: Arc<dyn Authorizer>) -> Api {
             Tasks::new("api", Shutdown::new()),
             SigningKey::generate().unwrap(),
         )
-    })
+    }))
     .unwrap();
     bootstrap::run(&server).await.unwrap();
     let local = server.local(UserInfo::new("tester", &[MASTERS]));

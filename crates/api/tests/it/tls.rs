@@ -16,13 +16,13 @@ use tokio_rustls::client::TlsStream;
 use crate::support::{ADMIN_TOKEN, Api, api};
 
 /// An authority, a server certificate and a client certificate.
-struct Pki {
-    authority: rcgen::Certificate,
+pub(crate) struct Pki {
+    pub(crate) authority: rcgen::Certificate,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().unwrap();
@@ -30,7 +30,7 @@ impl Pki {
         Self { authority, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    fn issue(&self, name: &str, groups: &[&str]) -> (rcgen::Certificate, rcgen::KeyPair) {
+    pub(crate) fn issue(&self, name: &str, groups: &[&str]) -> (rcgen::Certificate, rcgen::KeyPair) {
         let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -42,7 +42,7 @@ impl Pki {
     }
 }
 
-async fn listen(api: &Api, pki: &Pki) -> SocketAddr {
+pub(crate) async fn listen(api: &Api, pki: &Pki) -> SocketAddr {
     let (certificate, key) = pki.issue("localhost", &[]);
     let tls = tls_config(&TlsMaterial {
         certificate: certificate.pem(),
@@ -56,7 +56,12 @@ async fn listen(api: &Api, pki: &Pki) -> SocketAddr {
     address
 }
 
-async fn connect(address: SocketAddr, pki: &Pki, client: Option<(&str, &[&str])>, alpn: &[u8]) -> TlsStream<TcpStream> {
+pub(crate) async fn connect(
+    address: SocketAddr,
+    pki: &Pki,
+    client: Option<(&str, &[&str])>,
+    alpn: &[u8],
+) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(pki.authority.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

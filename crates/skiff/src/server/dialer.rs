@@ -45,13 +45,21 @@ impl Dialer {
     }
 }
 
+/// The kernel's own error where it has one: the API server words it for its clients.
+fn refusal(error: skiff_net::NetError) -> io::Error {
+    match error.kernel() {
+        Some(errno) => io::Error::from_raw_os_error(errno as i32),
+        None => io::Error::other(error),
+    }
+}
+
 #[async_trait]
 impl NodeDialer for Dialer {
     async fn dial(&self, destination: &Destination) -> io::Result<Box<dyn Connection>> {
         match destination {
             Destination::Kubelet { node } => {
                 let reachable = self.node(node)?;
-                let stream = reachable.machine.tcp_connect(reachable.kubelet).await.map_err(io::Error::other)?;
+                let stream = reachable.machine.tcp_connect(reachable.kubelet).await.map_err(refusal)?;
                 stream.set_nodelay(true)?;
                 let name = ServerName::IpAddress(reachable.kubelet.ip().into());
                 Ok(Box::new(self.tls.connect(name, stream).await?))
@@ -61,7 +69,7 @@ impl NodeDialer for Dialer {
                 let Some(reachable) = first else {
                     return Err(io::Error::new(io::ErrorKind::HostUnreachable, "no node runs in this process yet"));
                 };
-                let stream = reachable.machine.tcp_connect(*address).await.map_err(io::Error::other)?;
+                let stream = reachable.machine.tcp_connect(*address).await.map_err(refusal)?;
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
