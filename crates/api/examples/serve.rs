@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use skiff_api::authn::{MASTERS, StaticToken, UserInfo, jws::SigningKey};
-use skiff_api::serve::{TlsMaterial, tls_config};
 use skiff_api::{ApiServer, Config, bootstrap};
 use skiff_base::{Clock, Random, Shutdown, Tasks};
 use skiff_store::memory::MemoryStore;
@@ -36,12 +35,7 @@ async fn main() {
     let certificate = rcgen::CertificateParams::new(vec!["localhost".into(), address.ip().to_string()])
         .and_then(|params| params.self_signed(&key))
         .expect("a certificate");
-    let tls = tls_config(&TlsMaterial {
-        certificate: certificate.pem(),
-        key: key.serialize_pem(),
-        client_authority: String::new(),
-    })
-    .expect("tls");
+    let tls = server.tls(&certificate.pem(), &key.serialize_pem()).expect("tls");
     let listener = tokio::net::TcpListener::bind(address).await.expect("a listener");
     server.listen(listener, tls);
     let text = format!(

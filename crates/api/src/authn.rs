@@ -1,14 +1,29 @@
-//! Who sends a request: client certificates, bearer tokens, anonymous, impersonation.
+//! Who sends a request.
+//!
+//! [`chain`] asks one authenticator after the other; each is a file: [`request_header`] (a proxy
+//! that speaks for others), [`certificate`], and those of bearer tokens: [`static_token`],
+//! [`service_account`], [`bootstrap_token`]. [`impersonation`] comes after them.
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 
+pub mod anonymous;
+pub mod bootstrap_token;
 pub mod certificate;
+pub mod chain;
 pub mod impersonation;
 pub mod jws;
+pub mod keys;
+pub mod legacy;
+pub mod request_header;
 pub mod service_account;
+pub mod settings;
+pub mod static_token;
+
+pub use settings::Settings;
+pub use static_token::StaticToken;
 
 /// The group of everybody who has proven who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -54,17 +69,19 @@ impl UserInfo {
 
     /// The namespace and name of a service account, when it is one.
     pub fn service_account(&self) -> Option<(&str, &str)> {
-        self.name.strip_prefix("system:serviceaccount:")?.split_once(':')
+        let (namespace, name) = self.name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        let valid = skiff_object::name::dns1123_label(namespace).is_empty()
+            && skiff_object::name::dns1123_subdomain(name).is_empty();
+        valid.then_some((namespace, name))
     }
-}
 
-/// A bearer token known from the configuration: for bootstrap and for components of the process.
-#[derive(Clone, Debug)]
-pub struct StaticToken {
-    /// The token.
-    pub token: String,
-    /// Who shows it.
-    pub user: UserInfo,
+    /// In `system:authenticated` too, unless it is nobody.
+    pub fn authenticated(mut self) -> Self {
+        if self.name != ANONYMOUS && !self.in_group(AUTHENTICATED) && !self.in_group(UNAUTHENTICATED) {
+            self.groups.push(AUTHENTICATED.to_owned());
+        }
+        self
+    }
 }
 
 /// The bearer token of a request.
@@ -77,18 +94,49 @@ pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 /// The bearer token that a browser's WebSocket carries as a subprotocol.
 pub fn websocket_token(headers: &HeaderMap) -> Option<String> {
     use base64::Engine;
-    const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
-    let protocols = headers.get("sec-websocket-protocol")?.to_str().ok()?;
-    let encoded = protocols.split(',').find_map(|protocol| protocol.trim().strip_prefix(PREFIX))?;
+    let protocols = headers.get(PROTOCOL)?.to_str().ok()?;
+    let encoded = protocols.split(',').find_map(|protocol| protocol.trim().strip_prefix(TOKEN_PROTOCOL))?;
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?;
     String::from_utf8(bytes).ok()
 }
 
-/// Finds `token` among the static ones, looking at all of every one of the same length.
-pub fn static_user(tokens: &[StaticToken], token: &str) -> Option<UserInfo> {
-    tokens.iter().find(|known| same_secret(known.token.as_bytes(), token.as_bytes())).map(|known| known.user.clone())
+const PROTOCOL: &str = "sec-websocket-protocol";
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Takes that subprotocol out: what answers the request is not to choose it.
+fn forget_websocket_token(headers: &mut HeaderMap) {
+    let Some(protocols) = headers.get(PROTOCOL).and_then(|value| value.to_str().ok()) else { return };
+    if !protocols.contains(TOKEN_PROTOCOL) {
+        return;
+    }
+    let others: Vec<&str> =
+        protocols.split(',').map(str::trim).filter(|protocol| !protocol.starts_with(TOKEN_PROTOCOL)).collect();
+    match HeaderValue::from_str(&others.join(",")) {
+        Ok(value) if !others.is_empty() => _ = headers.insert(PROTOCOL, value),
+        _ => _ = headers.remove(PROTOCOL),
+    }
 }
 
-fn same_secret(a: &[u8], b: &[u8]) -> bool {
+/// Compares in a time that tells nothing about where two secrets differ.
+pub(crate) fn same_secret(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// A header's value as text; bytes beyond ASCII are read as UTF-8 or replaced.
+fn header_text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// The key of an extra, which a header's name carries percent-encoded; malformed ones count as
+/// they are.
+fn unescape_extra_key(encoded: &str) -> String {
+    crate::request::percent_decode(encoded).into_owned()
+}
+
+/// Removes every header whose (lower-case) name is `unwanted`.
+fn remove_headers(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names: Vec<_> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
 }

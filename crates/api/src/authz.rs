@@ -2,10 +2,16 @@
 
 pub mod policy;
 pub mod rbac;
+pub mod selectors;
+pub mod union;
+
+use futures::future::BoxFuture;
 
 use crate::authn::{MASTERS, UserInfo};
 use crate::errors::{ApiError, Qualified};
 use crate::request::RequestInfo;
+
+pub use selectors::Selectors;
 
 /// What is asked to be allowed.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +22,8 @@ pub struct Attributes<'a> {
     pub verb: &'a str,
     /// What is asked for.
     pub target: Target<'a>,
+    /// What a list, watch or deletecollection is limited to.
+    pub selectors: Option<&'a Selectors>,
 }
 
 /// A resource or a path.
@@ -100,13 +108,29 @@ pub struct Rules {
     pub evaluation_error: String,
 }
 
-/// Decides from memory, without waiting: implementations keep a snapshot of their rules.
+/// Decides what is allowed. Most decide from memory and keep a snapshot of their rules.
 pub trait Authorizer: Send + Sync + 'static {
-    /// Whether this is allowed.
+    /// Whether this is allowed, from memory. One that has to ask somebody else has no opinion here.
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+
+    /// Whether deciding may take asking somebody else.
+    fn asks(&self) -> bool {
+        false
+    }
+
+    /// The same by asking somebody else; `None` from those that decide from memory.
+    fn ask<'a>(&'a self, attributes: Attributes<'a>) -> Option<BoxFuture<'a, Decision>> {
+        let _ = attributes;
+        None
+    }
 
     /// What `user` may do in `namespace`.
     fn rules(&self, user: &UserInfo, namespace: &str) -> Rules;
+
+    /// The roles and bindings, where they decide: who may grant what is measured by them.
+    fn roles(&self) -> Option<&rbac::Rbac> {
+        None
+    }
 }
 
 /// Says yes to everything: for tests and for stores that hold no roles.
@@ -155,16 +179,24 @@ impl<'a> Attributes<'a> {
         } else {
             Target::Path(&info.path)
         };
-        Self { user, verb: info.verb, target }
+        Self::new(user, info.verb, target)
+    }
+
+    /// Without selectors.
+    pub const fn new(user: &'a UserInfo, verb: &'a str, target: Target<'a>) -> Self {
+        Self { user, verb, target, selectors: None }
     }
 }
 
 /// Asks `authorizer`; members of `system:masters` are never refused.
-pub fn decide(authorizer: &dyn Authorizer, attributes: &Attributes<'_>) -> Decision {
+pub async fn decide(authorizer: &dyn Authorizer, attributes: &Attributes<'_>) -> Decision {
     if attributes.user.in_group(MASTERS) {
         return Decision::Allow(String::new());
     }
-    authorizer.authorize(attributes)
+    match authorizer.ask(*attributes) {
+        Some(answer) => answer.await,
+        None => authorizer.authorize(attributes),
+    }
 }
 
 /// The 403 for a refused request, in upstream's words.

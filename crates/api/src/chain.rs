@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
-use crate::authn::{self, UserInfo, impersonation};
-use crate::authz::{self, Attributes, Decision, Target};
+use crate::authn::chain::Credentials;
+use crate::authn::{UserInfo, impersonation};
+use crate::authz::{self, Attributes, Decision};
 use crate::body::{Body, RequestBody};
 use crate::errors::{ApiError, ApiResult};
 use crate::metrics::Asked;
@@ -35,6 +36,8 @@ pub struct Call {
     pub query: String,
     /// Who the request counts as.
     pub user: Arc<UserInfo>,
+    /// Who really sends it, when that is somebody else.
+    pub impersonator: Option<Impersonator>,
     /// The body, until it is read.
     pub body: Option<RequestBody>,
     /// The connection itself, when the client asked to upgrade it.
@@ -43,6 +46,15 @@ pub struct Call {
     pub remote: Option<std::net::IpAddr>,
     /// What the client should know besides the answer.
     pub warnings: Arc<Mutex<Vec<String>>>,
+}
+
+/// Who acts as somebody else.
+#[derive(Clone, Debug)]
+pub struct Impersonator {
+    /// Who it really is.
+    pub user: Arc<UserInfo>,
+    /// The verb that allowed it (KEP-5284); empty for the legacy `impersonate`.
+    pub constraint: &'static str,
 }
 
 impl Call {
@@ -89,6 +101,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
         method: head.method,
         query,
         user: Arc::new(UserInfo::anonymous()),
+        impersonator: None,
         body: Some(body),
         upgrade: head.extensions.remove::<OnUpgrade>(),
         remote: peer.ip(),
@@ -112,11 +125,11 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
 }
 
 async fn answer(server: &Arc<ApiServer>, mut call: Call, peer: Peer) -> ApiResult<Response<Body>> {
-    let authenticated = authenticate(server, &call.headers, peer).await;
+    let authenticated = authenticate(server, &mut call, &peer).await;
     server.metrics.authenticated(authenticated.as_deref().ok());
     call.user = authenticated?;
-    impersonate(server, &mut call)?;
-    authorize(server, &call)?;
+    impersonate(server, &mut call).await?;
+    authorize(server, &call).await?;
     if call.is_long_running() {
         return routes::route(server, call).await;
     }
@@ -134,67 +147,47 @@ fn audit_id(server: &ApiServer, headers: &HeaderMap) -> HeaderValue {
     }
 }
 
-async fn authenticate(server: &Arc<ApiServer>, headers: &HeaderMap, peer: Peer) -> ApiResult<Arc<UserInfo>> {
+async fn authenticate(server: &Arc<ApiServer>, call: &mut Call, peer: &Peer) -> ApiResult<Arc<UserInfo>> {
     let certificate = match peer {
-        Peer::Local(user) => return Ok(user),
-        Peer::Remote { certificate, .. } => certificate,
+        Peer::Local(user) => return Ok(Arc::clone(user)),
+        Peer::Remote { certificate, .. } => certificate.as_deref(),
     };
-    if let Some(user) = certificate {
-        return Ok(user);
-    }
-    let websocket = authn::websocket_token(headers);
-    if let Some(token) = authn::bearer_token(headers).or(websocket.as_deref()) {
-        if let Some(user) = authn::static_user(&server.config.static_tokens, token) {
-            return Ok(Arc::new(user));
+    let shown = Credentials { headers: &call.headers, path: &call.info.path, certificate };
+    match server.authn.authenticate(server, &shown).await {
+        Ok(user) => {
+            server.authn.forget_credentials(server, &mut call.headers);
+            Ok(user)
         }
-        return match server.token_user(token, &[]).await {
-            Ok((user, _)) => Ok(Arc::new(user)),
-            Err(error) => {
-                tracing::debug!(%error, "bearer token refused");
-                Err(ApiError::unauthorized())
-            }
-        };
+        Err(error) => {
+            tracing::debug!(%error, "unable to authenticate the request");
+            Err(ApiError::unauthorized())
+        }
     }
-    if headers.contains_key(header::AUTHORIZATION) || !server.config.anonymous {
-        return Err(ApiError::unauthorized());
-    }
-    Ok(Arc::new(UserInfo::anonymous()))
 }
 
-fn impersonate(server: &ApiServer, call: &mut Call) -> ApiResult<()> {
-    let Some(wanted) = impersonation::requested(&call.headers)? else { return Ok(()) };
-    for need in &wanted.needs {
-        let attributes = Attributes {
-            user: &call.user,
-            verb: "impersonate",
-            target: Target::Resource {
-                group: need.group,
-                version: "v1",
-                resource: need.resource,
-                subresource: &need.subresource,
-                namespace: &need.namespace,
-                name: &need.name,
-            },
-        };
-        permit(server, &attributes)?;
-    }
-    call.user = Arc::new(wanted.user);
+async fn impersonate(server: &ApiServer, call: &mut Call) -> ApiResult<()> {
+    let Some(wanted) = impersonation::requested(&mut call.headers)? else { return Ok(()) };
+    let allowed = impersonation::check(server, &wanted, &Attributes::of(&call.user, &call.info)).await?;
+    let real = std::mem::replace(&mut call.user, Arc::new(allowed.user));
+    call.impersonator = Some(Impersonator { user: real, constraint: allowed.constraint });
     Ok(())
 }
 
-fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
-    let attributes = Attributes::of(&call.user, &call.info);
-    permit(server, &attributes)?;
+async fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
+    let limited = matches!(call.info.verb, "list" | "watch" | "deletecollection");
+    let selectors = limited.then(|| authz::Selectors::of_query(&call.query)).flatten();
+    let attributes = Attributes { selectors: selectors.as_ref(), ..Attributes::of(&call.user, &call.info) };
+    permit(server, &attributes).await?;
     // What a client opens by reading it can also write to (upstream since 1.35).
     if call.info.verb == "get" && matches!(call.info.subresource.as_str(), "exec" | "attach" | "portforward") {
-        permit(server, &Attributes { verb: "create", ..attributes })?;
+        permit(server, &Attributes { verb: "create", ..attributes }).await?;
     }
     Ok(())
 }
 
 /// Nothing when it is allowed, the 403 when it is not.
-pub fn permit(server: &ApiServer, attributes: &Attributes<'_>) -> ApiResult<()> {
-    let decision = authz::decide(server.config.authorizer.as_ref(), attributes);
+pub async fn permit(server: &ApiServer, attributes: &Attributes<'_>) -> ApiResult<()> {
+    let decision = authz::decide(server.config.authorizer.as_ref(), attributes).await;
     server.metrics.decided(&decision);
     match decision {
         Decision::Allow(_) => Ok(()),

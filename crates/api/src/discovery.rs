@@ -75,12 +75,20 @@ pub fn root(server: &ApiServer) -> Response<Body> {
 
 /// `/.well-known/openid-configuration`
 pub fn openid_configuration(server: &ApiServer) -> Vec<u8> {
+    let settings = &server.config.authn;
+    let mut algorithms: Vec<_> = server.tokens.keys().iter().map(|key| key.algorithm().name()).collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
     let mut tree = Map::new();
-    tree.insert("issuer", server.config.issuer.as_str());
-    tree.insert("jwks_uri", format!("https://{}/openid/v1/jwks", server.config.advertise));
+    tree.insert("issuer", server.tokens.issuer());
+    if settings.jwks_uri.is_empty() {
+        tree.insert("jwks_uri", format!("https://{}/openid/v1/jwks", server.config.advertise));
+    } else {
+        tree.insert("jwks_uri", settings.jwks_uri.as_str());
+    }
     tree.insert("response_types_supported", vec![Tree::from("id_token")]);
     tree.insert("subject_types_supported", vec![Tree::from("public")]);
-    tree.insert("id_token_signing_alg_values_supported", vec![Tree::from("ES256")]);
+    tree.insert("id_token_signing_alg_values_supported", algorithms.into_iter().map(Tree::from).collect::<Vec<_>>());
     json::encode_untyped(&Tree::Map(tree))
 }
 
@@ -90,7 +98,15 @@ pub fn jwks(server: &ApiServer) -> Vec<u8> {
     struct Keys {
         keys: Vec<crate::authn::jws::Jwk>,
     }
-    serde_json::to_vec(&Keys { keys: vec![server.tokens.key().jwk()] }).unwrap_or_default()
+    let keys = server.tokens.keys().iter().map(|key| key.jwk()).collect();
+    serde_json::to_vec(&Keys { keys }).unwrap_or_default()
+}
+
+/// An answer about issuer or keys: these may be kept for an hour, as upstream says.
+pub fn issuer_answer(body: Vec<u8>, content_type: &'static str) -> Response<Body> {
+    let mut response = respond::whole(StatusCode::OK, body, content_type);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 /// `/api`, `/apis` and below.

@@ -62,7 +62,7 @@ pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> A
         return services::before_update(writer, new, old).await;
     }
     if is(writer.kind(), "certificates.k8s.io", "certificatesigningrequests") {
-        certificates::before_update(writer, new, old)?;
+        certificates::before_update(writer, new, old).await?;
     }
     Ok(Undo::default())
 }

@@ -2,6 +2,7 @@
 
 use http::{Response, StatusCode};
 use skiff_kinds::Kind;
+use skiff_object::selector::field;
 use skiff_object::{Map, Tree};
 
 use crate::authn::UserInfo;
@@ -47,14 +48,14 @@ pub async fn answer(server: &ApiServer, call: &mut Call, subject: &Subject) -> A
         "tokenreviews" => token_review(server, &mut review).await?,
         "selfsubjectaccessreviews" => {
             let user = call.user.clone();
-            access_review(server, subject, &mut review, &user)?;
+            access_review(server, subject, &mut review, &user).await?;
         }
         "subjectaccessreviews" | "localsubjectaccessreviews" => {
             let user = named_user(subject, &review)?;
             if facts.namespaced {
                 check_namespace(subject, &review)?;
             }
-            access_review(server, subject, &mut review, &user)?;
+            access_review(server, subject, &mut review, &user).await?;
         }
         "selfsubjectrulesreviews" => rules_review(server, &mut review, &call.user)?,
         _ => return Err(ApiError::method_not_allowed()),
@@ -90,22 +91,19 @@ async fn token_review(server: &ApiServer, review: &mut Tree) -> ApiResult<()> {
     }
     let audiences: Vec<String> =
         review.list_at(&["spec", "audiences"]).iter().filter_map(Tree::as_str).map(str::to_owned).collect();
-    let known = crate::authn::static_user(&server.config.static_tokens, &token);
-    let outcome = match known {
-        Some(user) => Ok((user, audiences)),
-        None => server.token_user(&token, &audiences).await,
-    };
-    match outcome {
-        Ok((user, audiences)) => {
+    let audiences = if audiences.is_empty() { server.tokens.api_audiences().to_vec() } else { audiences };
+    review.set(&["status"], Tree::map());
+    match server.authn.identify(server, &token, &audiences).await {
+        Ok(identified) => {
             review.set(&["status", "authenticated"], true);
-            review.set(&["status", "user"], user_tree(&user));
-            if !audiences.is_empty() {
-                review.set(&["status", "audiences"], strings(&audiences));
+            review.set(&["status", "user"], user_tree(&identified.user));
+            if !identified.audiences.is_empty() {
+                review.set(&["status", "audiences"], strings(&identified.audiences));
             }
         }
         Err(error) => {
             review.set(&["status", "user"], Tree::map());
-            review.set(&["status", "error"], format!("[invalid bearer token, {error}]"));
+            review.set(&["status", "error"], error.to_string());
         }
     }
     Ok(())
@@ -153,29 +151,28 @@ fn check_namespace(subject: &Subject, review: &Tree) -> ApiResult<()> {
     Err(ApiError::bad_request(format!("spec.resourceAttributes.namespace must match namespace: {}", subject.namespace)))
 }
 
-fn access_review(server: &ApiServer, subject: &Subject, review: &mut Tree, user: &UserInfo) -> ApiResult<()> {
+async fn access_review(server: &ApiServer, subject: &Subject, review: &mut Tree, user: &UserInfo) -> ApiResult<()> {
+    let authorizer = server.config.authorizer.as_ref();
     let present = |field: &str| review.at(&["spec", field]).filter(|tree| !tree.is_null());
     let (resource, path) = (present("resourceAttributes"), present("nonResourceAttributes"));
+    let selectors = resource.map(selectors).unwrap_or_default();
     let decision = match (resource, path) {
-        (Some(resource), None) => authz::decide(
-            server.config.authorizer.as_ref(),
-            &Attributes {
-                user,
-                verb: resource.str_at(&["verb"]),
-                target: Target::Resource {
-                    group: resource.str_at(&["group"]),
-                    version: resource.str_at(&["version"]),
-                    resource: resource.str_at(&["resource"]),
-                    subresource: resource.str_at(&["subresource"]),
-                    namespace: resource.str_at(&["namespace"]),
-                    name: resource.str_at(&["name"]),
-                },
-            },
-        ),
-        (None, Some(path)) => authz::decide(
-            server.config.authorizer.as_ref(),
-            &Attributes { user, verb: path.str_at(&["verb"]), target: Target::Path(path.str_at(&["path"])) },
-        ),
+        (Some(resource), None) => {
+            let target = Target::Resource {
+                group: resource.str_at(&["group"]),
+                version: resource.str_at(&["version"]),
+                resource: resource.str_at(&["resource"]),
+                subresource: resource.str_at(&["subresource"]),
+                namespace: resource.str_at(&["namespace"]),
+                name: resource.str_at(&["name"]),
+            };
+            let attributes = Attributes::new(user, resource.str_at(&["verb"]), target);
+            authz::decide(authorizer, &Attributes { selectors: selectors.as_ref(), ..attributes }).await
+        }
+        (None, Some(path)) => {
+            let target = Target::Path(path.str_at(&["path"]));
+            authz::decide(authorizer, &Attributes::new(user, path.str_at(&["verb"]), target)).await
+        }
         (Some(_), Some(_)) => {
             return Err(invalid(
                 subject,
@@ -200,6 +197,35 @@ fn access_review(server: &ApiServer, subject: &Subject, review: &mut Tree, user:
         review.set(&["status", "reason"], decision.reason());
     }
     Ok(())
+}
+
+/// What a review limits a list to. Requirements that no selector has a form for are left out, which
+/// asks for more and not for less (upstream's rule).
+fn selectors(resource: &Tree) -> Option<authz::Selectors> {
+    let text = |field: &str, term: fn(&str, &str, &[&str]) -> Option<String>| {
+        let raw = resource.str_at(&[field, "rawSelector"]);
+        if !raw.is_empty() {
+            return raw.to_owned();
+        }
+        let terms = resource.list_at(&[field, "requirements"]).iter().filter_map(|one| {
+            let values: Vec<&str> = one.list_at(&["values"]).iter().filter_map(Tree::as_str).collect();
+            term(one.str_at(&["key"]), one.str_at(&["operator"]), &values)
+        });
+        terms.collect::<Vec<_>>().join(",")
+    };
+    let fields = text("fieldSelector", |key, operator, values| match (operator, values) {
+        ("In", [value]) => Some(format!("{key}={}", field::escape(value))),
+        ("NotIn", [value]) => Some(format!("{key}!={}", field::escape(value))),
+        _ => None,
+    });
+    let labels = text("labelSelector", |key, operator, values| match operator {
+        "In" => Some(format!("{key} in ({})", values.join(","))),
+        "NotIn" => Some(format!("{key} notin ({})", values.join(","))),
+        "Exists" => Some(key.to_owned()),
+        "DoesNotExist" => Some(format!("!{key}")),
+        _ => None,
+    });
+    authz::Selectors::of_texts(&fields, &labels)
 }
 
 fn rules_review(server: &ApiServer, review: &mut Tree, user: &UserInfo) -> ApiResult<()> {

@@ -112,8 +112,10 @@ fn path(server: &Arc<ApiServer>, call: &Call) -> ApiResult<Response<Body>> {
         "" => Ok(discovery::root(server)),
         "/version" => Ok(respond::json_bytes(discovery::version())),
         "/metrics" => Ok(crate::metrics::answer(server)),
-        "/.well-known/openid-configuration" => Ok(respond::json_bytes(discovery::openid_configuration(server))),
-        "/openid/v1/jwks" => Ok(respond::whole(StatusCode::OK, discovery::jwks(server), "application/jwk-set+json")),
+        "/.well-known/openid-configuration" => {
+            Ok(discovery::issuer_answer(discovery::openid_configuration(server), "application/json"))
+        }
+        "/openid/v1/jwks" => Ok(discovery::issuer_answer(discovery::jwks(server), "application/jwk-set+json")),
         trimmed if trimmed.starts_with("/openapi/") => openapi::answer(server, call, trimmed),
         trimmed
             if trimmed == "/api"

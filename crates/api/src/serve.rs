@@ -15,13 +15,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use skiff_base::{Corked, Tasks};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::authn::{UserInfo, certificate};
+use crate::authn::UserInfo;
+use crate::authn::certificate::ClientCertificate;
 use crate::body::{Body, RequestBody};
 use crate::server::ApiServer;
 
@@ -49,8 +51,8 @@ pub enum Peer {
     Remote {
         /// Where it connects from.
         address: SocketAddr,
-        /// The user of its verified certificate.
-        certificate: Option<Arc<UserInfo>>,
+        /// Its certificate and what that is worth.
+        certificate: Option<Arc<ClientCertificate>>,
     },
 }
 
@@ -116,6 +118,26 @@ pub fn tls_config(material: &TlsMaterial) -> Result<Arc<rustls::ServerConfig>, T
         builder.with_client_cert_verifier(
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated().build()?,
         )
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// TLS for a listener of an API server: `clients` says what is asked of clients.
+pub(crate) fn api_tls(
+    certificate: &str,
+    key: &str,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let chain = certificates("server certificate", certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|error| TlsError::Pem { what: "server key", cause: error.to_string() })?;
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -188,8 +210,9 @@ async fn connection(
         }
         Some(Err(_)) | None => return,
     };
-    let user = stream.get_ref().1.peer_certificates().and_then(|chain| certificate::user(chain.first()?)).map(Arc::new);
-    let peer = Peer::Remote { address, certificate: user };
+    let certificate =
+        stream.get_ref().1.peer_certificates().and_then(|chain| server.authn.inspect(chain)).map(Arc::new);
+    let peer = Peer::Remote { address, certificate };
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.clone());
         async move { Ok::<Response<Body>, std::convert::Infallible>(answer(&server, request, peer).await) }

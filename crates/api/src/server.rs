@@ -12,9 +12,10 @@ use skiff_store::Store;
 use tokio::net::TcpListener;
 
 use crate::admission::Admission;
+use crate::authn::chain::{Authentication, SettingsError};
 use crate::authn::jws::{JwsError, SigningKey};
 use crate::authn::service_account::Tokens;
-use crate::authn::{StaticToken, UserInfo};
+use crate::authn::{self, StaticToken, UserInfo};
 use crate::authz::Authorizer;
 use crate::body::{Body, RequestBody};
 use crate::chain;
@@ -46,7 +47,9 @@ pub struct Config {
     pub anonymous: bool,
     /// Tokens known from the configuration.
     pub static_tokens: Vec<StaticToken>,
-    /// PKCS#8 of the P-256 key that signs service account tokens.
+    /// Everything else about who may come in.
+    pub authn: authn::Settings,
+    /// The key that signs service account tokens: P-256 or RSA, DER in PKCS#8 or PKCS#1.
     pub service_account_key: Vec<u8>,
     /// The issuer and audience of service account tokens.
     pub issuer: String,
@@ -86,6 +89,7 @@ impl Config {
             authorizer: Arc::new(crate::authz::AllowAll),
             anonymous: false,
             static_tokens: Vec::new(),
+            authn: authn::Settings::default(),
             service_account_key,
             issuer: DEFAULT_ISSUER.to_owned(),
             advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
@@ -101,8 +105,11 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The service account key is no good.
-    #[error(transparent)]
+    #[error("service account key: {0}")]
     Key(#[from] JwsError),
+    /// What it is told about who may come in is no good.
+    #[error(transparent)]
+    Authentication(#[from] SettingsError),
 }
 
 /// An API server.
@@ -112,6 +119,7 @@ pub struct ApiServer {
     pub(crate) collections: Arc<Collections>,
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) tokens: Tokens,
+    pub(crate) authn: Authentication,
     pub(crate) admission: Admission,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
@@ -126,7 +134,8 @@ impl ApiServer {
     /// # Errors
     /// When the service account key cannot be used.
     pub fn new(config: Config) -> Result<Arc<Self>, StartError> {
-        let key = SigningKey::from_pkcs8(&config.service_account_key)?;
+        let key = SigningKey::from_der(&config.service_account_key)?;
+        let (clock, random) = (config.clock.clone(), config.random.clone());
         let collections = Arc::new(Collections::new(
             Arc::clone(&config.store),
             &config.cluster,
@@ -144,7 +153,8 @@ impl ApiServer {
             registry: ArcSwap::from_pointee(config.registry.clone()),
             collections,
             outbound,
-            tokens: Tokens::new(key, config.issuer.clone(), config.clock.clone(), config.random.clone()),
+            tokens: Tokens::new(key, config.issuer.clone(), &config.authn, clock, random)?,
+            authn: Authentication::new(&config)?,
             admission: Admission::standard(),
             health: Health::default(),
             metrics: Metrics::default(),
@@ -197,6 +207,14 @@ impl ApiServer {
     /// The way out to webhooks and other servers.
     pub fn outbound(&self) -> &Arc<Outbound> {
         &self.outbound
+    }
+
+    /// What a listener of this server presents and asks of its clients.
+    ///
+    /// # Errors
+    /// When certificate or key cannot be used.
+    pub fn tls(&self, certificate: &str, key: &str) -> Result<Arc<rustls::ServerConfig>, serve::TlsError> {
+        serve::api_tls(certificate, key, self.authn.handshake())
     }
 
     /// The server's clock.

@@ -1,132 +1,112 @@
-//! Acting as somebody else: the `Impersonate-*` headers.
+//! Acting as somebody else: the `Impersonate-*` headers and who may use them.
+//!
+//! Since v1.36 there are five ways to be allowed ([`modes`]): four that say for which requests, and
+//! the one from before that does not.
 
-use std::collections::BTreeMap;
+use std::fmt::Write;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
-use super::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
+use super::UserInfo;
 use crate::errors::{ApiError, ApiResult};
-use crate::request::percent_decode;
 
-/// One right that the caller needs, and the user it would become.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Impersonation {
-    /// Who the request becomes.
-    pub user: UserInfo,
-    /// What the real user must be allowed to `impersonate`.
-    pub needs: Vec<Need>,
-}
+mod modes;
 
-/// A right to `impersonate`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Need {
-    /// `""` or `authentication.k8s.io`
-    pub group: &'static str,
-    /// `users`, `groups`, `serviceaccounts`, `uids`, `userextras`
-    pub resource: &'static str,
-    /// The extra key of `userextras`.
-    pub subresource: String,
-    /// The namespace of a service account.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
+pub use modes::{Allowed, check};
 
+const USER: HeaderName = HeaderName::from_static("impersonate-user");
+const UID: HeaderName = HeaderName::from_static("impersonate-uid");
+const GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 const EXTRA_PREFIX: &str = "impersonate-extra-";
+/// What all of them begin with.
+const PREFIX: &str = "impersonate-";
 
-/// Reads the headers; `None` when there are none.
+/// Who a request wants to count as, exactly as its headers say it; `None` when they do not. The
+/// headers are gone afterwards: nothing behind this is to act on them.
 ///
 /// # Errors
 /// 400 when groups, uid or extras come without a user.
-pub fn requested(headers: &HeaderMap) -> ApiResult<Option<Impersonation>> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-    let name = text("impersonate-user");
-    let uid = text("impersonate-uid");
-    let groups: Vec<String> = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(str::to_owned)
-        .collect();
-    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (header, value) in headers {
-        if let (Some(key), Ok(value)) = (header.as_str().strip_prefix(EXTRA_PREFIX), value.to_str()) {
-            extra.entry(percent_decode(key).into_owned()).or_default().push(value.to_owned());
+pub fn requested(headers: &mut HeaderMap) -> ApiResult<Option<UserInfo>> {
+    if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
+        return Ok(None);
+    }
+    let first = |name: HeaderName| headers.get(name).map(super::header_text).unwrap_or_default();
+    let mut wanted = UserInfo { name: first(USER), uid: first(UID), ..UserInfo::default() };
+    wanted.groups = headers.get_all(GROUP).iter().map(super::header_text).collect();
+    for (header, value) in &*headers {
+        if let Some(key) = header.as_str().strip_prefix(EXTRA_PREFIX) {
+            wanted.extra.entry(super::unescape_extra_key(key)).or_default().push(super::header_text(value));
         }
     }
-    if name.is_empty() {
-        if groups.is_empty() && extra.is_empty() && uid.is_empty() {
+    if wanted.name.is_empty() {
+        if wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty() {
             return Ok(None);
         }
-        return Err(ApiError::bad_request(
-            "requested impersonation of groups, uid or extra without impersonating a user",
-        ));
+        let wanted = described(&wanted);
+        return Err(ApiError::bad_request(format!("requested {wanted} without impersonating a user name")));
     }
-    let needs = needs(&name, &uid, &groups, &extra);
-    Ok(Some(Impersonation { user: become_user(name, uid, groups, extra), needs }))
+    super::remove_headers(headers, |name| {
+        name == USER.as_str() || name == UID.as_str() || name == GROUP.as_str() || name.starts_with(EXTRA_PREFIX)
+    });
+    Ok(Some(wanted))
 }
 
-fn needs(name: &str, uid: &str, groups: &[String], extra: &BTreeMap<String, Vec<String>>) -> Vec<Need> {
-    let need = |group, resource, name: &str| Need {
-        group,
-        resource,
-        subresource: String::new(),
-        namespace: String::new(),
-        name: name.to_owned(),
+/// The user as Go prints the value, which is what upstream's message holds.
+fn described(user: &UserInfo) -> String {
+    let list = |items: &[String]| {
+        let items: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
+        format!("[]string{{{}}}", items.join(", "))
     };
-    let mut needs = Vec::new();
-    match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
-        Some((namespace, account)) => {
-            needs.push(Need { namespace: namespace.to_owned(), ..need("", "serviceaccounts", account) });
-        }
-        None => needs.push(need("", "users", name)),
+    let groups = if user.groups.is_empty() { "[]string(nil)".to_owned() } else { list(&user.groups) };
+    let mut extra = String::from("map[string][]string");
+    if user.extra.is_empty() {
+        extra.push_str("(nil)");
+    } else {
+        let entries: Vec<String> = user.extra.iter().map(|(key, values)| format!("{key:?}:{}", list(values))).collect();
+        let _ = write!(extra, "{{{}}}", entries.join(", "));
     }
-    needs.extend(groups.iter().map(|group| need("", "groups", group)));
-    if !uid.is_empty() {
-        needs.push(need("authentication.k8s.io", "uids", uid));
-    }
-    for (key, values) in extra {
-        needs.extend(
-            values
-                .iter()
-                .map(|value| Need { subresource: key.clone(), ..need("authentication.k8s.io", "userextras", value) }),
-        );
-    }
-    needs
-}
-
-fn become_user(name: String, uid: String, mut groups: Vec<String>, extra: BTreeMap<String, Vec<String>>) -> UserInfo {
-    if groups.is_empty()
-        && let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
-    {
-        groups.push("system:serviceaccounts".into());
-        groups.push(format!("system:serviceaccounts:{namespace}"));
-    }
-    let automatic = if name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
-    if !groups.iter().any(|group| group == AUTHENTICATED || group == UNAUTHENTICATED) {
-        groups.push(automatic.into());
-    }
-    UserInfo { name, uid, groups, extra }
+    format!("&user.DefaultInfo{{Name:{:?}, UID:{:?}, Groups:{groups}, Extra:{extra}}}", user.name, user.uid)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use http::HeaderValue;
+
     use super::*;
 
-    #[test]
-    fn a_service_account_brings_its_groups() {
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert("impersonate-user", "system:serviceaccount:a:b".parse().unwrap());
-        let found = requested(&headers).unwrap().unwrap();
-        assert_eq!(found.user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
-        assert_eq!((found.needs[0].resource, found.needs[0].name.as_str()), ("serviceaccounts", "b"));
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn the_headers_become_a_user_and_disappear() {
+        let mut headers = headers(&[
+            ("impersonate-user", "jane"),
+            ("impersonate-group", "a"),
+            ("impersonate-group", "b"),
+            ("impersonate-extra-acme.com%2fproject", "x"),
+            ("accept", "y"),
+        ]);
+        let wanted = requested(&mut headers).unwrap().unwrap();
+        assert_eq!((wanted.name.as_str(), wanted.groups.as_slice()), ("jane", &["a".to_owned(), "b".to_owned()][..]));
+        assert_eq!(wanted.extra, BTreeMap::from([("acme.com/project".to_owned(), vec!["x".to_owned()])]));
+        assert_eq!(headers.len(), 1);
     }
 
     #[test]
     fn groups_need_a_user() {
-        let mut headers = HeaderMap::new();
-        headers.insert("impersonate-group", "x".parse().unwrap());
-        assert!(requested(&headers).is_err());
-        assert_eq!(requested(&HeaderMap::new()).unwrap(), None);
+        let error = requested(&mut headers(&[("impersonate-group", "x")])).unwrap_err();
+        assert_eq!(
+            error.message,
+            "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"x\"}, \
+             Extra:map[string][]string(nil)} without impersonating a user name"
+        );
+        assert_eq!(requested(&mut HeaderMap::new()).unwrap(), None);
     }
 }

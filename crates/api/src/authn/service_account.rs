@@ -3,15 +3,44 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use skiff_base::{Clock, Random, Timestamp};
 
 use super::UserInfo;
-use super::jws::{JwsError, SigningKey};
+use super::chain::{Identified, Refusal, TokenAuthenticator};
+use super::jws::{Algorithm, JwsError, PublicKey, SigningKey, Token};
+use super::settings::Settings;
+use crate::server::ApiServer;
 
-/// Clocks may differ by this much.
-const LEEWAY_SECONDS: i64 = 10;
+/// Clocks may differ by this much, and what is deleted counts as there for so long.
+pub(crate) const LEEWAY_SECONDS: i64 = 60;
+
+/// See the [module](self).
+pub(super) struct ServiceAccountTokens;
+
+#[async_trait]
+impl TokenAuthenticator for ServiceAccountTokens {
+    fn name(&self) -> &'static str {
+        "service account"
+    }
+
+    async fn identify(
+        &self,
+        server: &ApiServer,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identified>, Refusal> {
+        if !server.tokens.is_ours(token) {
+            return Ok(None);
+        }
+        match server.token_user(token, audiences).await {
+            Ok((user, audiences)) => Ok(Some(Identified { user, audiences })),
+            Err(error) => Err(Refusal(error.to_string())),
+        }
+    }
+}
 
 /// The claims of a service account token, as upstream writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,11 +97,25 @@ pub struct ObjectRef {
     pub uid: String,
 }
 
+/// A token that has just been signed.
+#[derive(Debug)]
+pub struct Issued {
+    /// The token.
+    pub token: String,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Its `jti`.
+    pub id: String,
+}
+
 /// Issues and reads tokens.
 pub struct Tokens {
     key: SigningKey,
-    /// The issuer, and the audience of the API server itself.
-    pub issuer: String,
+    /// Every key that a token may be signed with, that of this server first.
+    keys: Vec<PublicKey>,
+    /// The first issues, all are taken.
+    issuers: Vec<String>,
+    audiences: Vec<String>,
     clock: Clock,
     random: Random,
     /// Tokens whose signature has been checked, by their digest: a client shows the same one with
@@ -95,34 +138,67 @@ pub enum TokenError {
 }
 
 impl Tokens {
-    /// Tokens signed by `key`.
-    pub fn new(key: SigningKey, issuer: String, clock: Clock, random: Random) -> Self {
-        Self { key, issuer, clock, random, verified: Mutex::default() }
+    /// Tokens signed by `key` in the name of `issuer`, and taken as `settings` say.
+    ///
+    /// # Errors
+    /// When a key of the settings cannot be used.
+    pub fn new(
+        key: SigningKey,
+        issuer: String,
+        settings: &Settings,
+        clock: Clock,
+        random: Random,
+    ) -> Result<Self, JwsError> {
+        let mut keys = vec![key.public().clone()];
+        for pem in &settings.verification_keys {
+            keys.extend(PublicKey::all_of_pem(pem)?);
+        }
+        let mut seen = std::collections::HashSet::new();
+        keys.retain(|key| seen.insert(key.id.clone()));
+        let audiences =
+            if settings.api_audiences.is_empty() { vec![issuer.clone()] } else { settings.api_audiences.clone() };
+        let issuers = std::iter::once(issuer).chain(settings.other_issuers.iter().cloned()).collect();
+        Ok(Self { key, keys, issuers, audiences, clock, random, verified: Mutex::default() })
     }
 
-    /// The public key set.
-    pub fn key(&self) -> &SigningKey {
-        &self.key
+    /// The public keys, for whoever verifies tokens elsewhere.
+    pub fn keys(&self) -> &[PublicKey] {
+        &self.keys
     }
 
-    /// Signs a token for `audiences` that lives `seconds`; gives it with its end.
+    /// Who issues.
+    pub fn issuer(&self) -> &str {
+        &self.issuers[0]
+    }
+
+    /// Who a token must be for to be taken by the API server.
+    pub fn api_audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// Whether a token says that it was issued here. Everything else is for others to know.
+    pub fn is_ours(&self, token: &str) -> bool {
+        Token::parse(token).is_ok_and(|token| self.issuers.contains(&token.unverified_issuer()))
+    }
+
+    /// Signs a token for `audiences` that lives `seconds`.
     ///
     /// # Errors
     /// [`TokenError`] when signing fails.
-    pub fn issue(&self, bound: Bound, audiences: Vec<String>, seconds: i64) -> Result<(String, Timestamp), TokenError> {
+    pub fn issue(&self, bound: Bound, audiences: Vec<String>, seconds: i64) -> Result<Issued, TokenError> {
         let now = self.clock.now().as_secs();
         let claims = Claims {
-            aud: if audiences.is_empty() { vec![self.issuer.clone()] } else { audiences },
+            aud: if audiences.is_empty() { self.audiences.clone() } else { audiences },
             exp: now.saturating_add(seconds),
             iat: now,
             nbf: now,
-            iss: self.issuer.clone(),
+            iss: self.issuer().to_owned(),
             jti: self.random.uuid(),
             sub: format!("system:serviceaccount:{}:{}", bound.namespace, bound.serviceaccount.name),
             kubernetes: bound,
         };
         let json = serde_json::to_vec(&claims).map_err(|error| TokenError::Claims(error.to_string()))?;
-        Ok((self.key.sign(&json)?, Timestamp::from_secs(claims.exp)))
+        Ok(Issued { token: self.key.sign(&json)?, expires: Timestamp::from_secs(claims.exp), id: claims.jti })
     }
 
     /// Checks signature, issuer, audience and times. Whether what the token is bound to still
@@ -142,7 +218,9 @@ impl Tokens {
         if let Some(claims) = self.verified.lock().get(&digest) {
             return Ok(Arc::clone(claims));
         }
-        let claims: Claims = serde_json::from_slice(&self.key.verify(token)?)
+        let parsed = Token::parse(token)?;
+        parsed.verify(&self.keys, &Algorithm::ALL)?;
+        let claims: Claims = serde_json::from_slice(&parsed.claims)
             .map_err(|error| TokenError::Claims(format!("token claims: {error}")))?;
         let claims = Arc::new(claims);
         let mut verified = self.verified.lock();
@@ -160,7 +238,7 @@ impl Tokens {
     pub fn check(&self, claims: &Claims, audiences: &[String]) -> Result<Vec<String>, TokenError> {
         let now = self.clock.now().as_secs();
         let refuse = |why: String| Err(TokenError::Claims(why));
-        if claims.iss != self.issuer {
+        if !self.issuers.contains(&claims.iss) {
             return refuse(format!("token is issued by {:?}", claims.iss));
         }
         if now > claims.exp.saturating_add(LEEWAY_SECONDS) {
@@ -169,11 +247,18 @@ impl Tokens {
         if now < claims.nbf.saturating_sub(LEEWAY_SECONDS) {
             return refuse("service account token is not valid yet".into());
         }
-        let own = [self.issuer.clone()];
-        let wanted = if audiences.is_empty() { &own } else { audiences };
+        let wanted = if audiences.is_empty() { &self.audiences[..] } else { audiences };
         let taken: Vec<String> = wanted.iter().filter(|one| claims.aud.contains(one)).cloned().collect();
         if taken.is_empty() {
-            return refuse(format!("token audiences {:?} is invalid for the target audiences {wanted:?}", claims.aud));
+            let quoted = |list: &[String]| {
+                let quoted: Vec<String> = list.iter().map(|one| format!("{one:?}")).collect();
+                format!("[{}]", quoted.join(" "))
+            };
+            return refuse(format!(
+                "token audiences {} is invalid for the target audiences {}",
+                quoted(&claims.aud),
+                quoted(wanted)
+            ));
         }
         Ok(taken)
     }
@@ -218,8 +303,9 @@ mod tests {
     use super::*;
 
     fn tokens() -> Tokens {
-        let key = SigningKey::from_pkcs8(&SigningKey::generate().unwrap()).unwrap();
-        Tokens::new(key, "https://issuer".into(), Clock::system(), Random::system())
+        let key = SigningKey::from_der(&SigningKey::generate().unwrap()).unwrap();
+        let (settings, clock) = (Settings::default(), Clock::system());
+        Tokens::new(key, "https://issuer".into(), &settings, clock, Random::system()).unwrap()
     }
 
     fn bound() -> Bound {
@@ -234,7 +320,7 @@ mod tests {
     #[test]
     fn a_token_names_its_account_groups_and_pod() {
         let tokens = tokens();
-        let (token, _) = tokens.issue(bound(), vec![], 3_600).unwrap();
+        let token = tokens.issue(bound(), vec![], 3_600).unwrap().token;
         let (claims, audiences) = tokens.read(&token, &[]).unwrap();
         let user = claims.user();
         assert_eq!(audiences, ["https://issuer"]);
@@ -246,10 +332,10 @@ mod tests {
     #[test]
     fn other_audiences_and_old_tokens_are_refused() {
         let tokens = tokens();
-        let (token, _) = tokens.issue(bound(), vec!["vault".into()], 3_600).unwrap();
+        let token = tokens.issue(bound(), vec!["vault".into()], 3_600).unwrap().token;
         assert!(tokens.read(&token, &[]).is_err());
         assert!(tokens.read(&token, &["vault".into()]).is_ok());
-        let (old, _) = tokens.issue(bound(), vec![], -3_600).unwrap();
+        let old = tokens.issue(bound(), vec![], -3_600).unwrap().token;
         assert_eq!(tokens.read(&old, &[]), Err(TokenError::Claims("service account token has expired".into())));
     }
 }

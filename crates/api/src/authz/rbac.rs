@@ -280,6 +280,10 @@ impl Binding {
 }
 
 impl Authorizer for Rbac {
+    fn roles(&self) -> Option<&Rbac> {
+        Some(self)
+    }
+
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         let policy = self.policy.load();
         let namespace = match attributes.target {
@@ -383,7 +387,7 @@ mod tests {
     fn asks(rbac: &Rbac, user: &UserInfo, verb: &str, group: &str, resource: &str, namespace: &str) -> bool {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let target = Target::Resource { group, version: "v1", resource, subresource, namespace, name: "" };
-        rbac.authorize(&Attributes { user, verb, target }).is_allowed()
+        rbac.authorize(&Attributes::new(user, verb, target)).is_allowed()
     }
 
     #[test]
@@ -401,9 +405,8 @@ mod tests {
     #[test]
     fn anonymous_sees_health_and_version_only() {
         let rbac = bootstrap();
-        let path = |user: &UserInfo, path| {
-            rbac.authorize(&Attributes { user, verb: "get", target: Target::Path(path) }).is_allowed()
-        };
+        let path =
+            |user: &UserInfo, path| rbac.authorize(&Attributes::new(user, "get", Target::Path(path))).is_allowed();
         let (anonymous, known) = (UserInfo::anonymous(), UserInfo::new("jane", &[]));
         assert!(path(&anonymous, "/healthz"));
         assert!(path(&anonymous, "/version"));
@@ -448,7 +451,7 @@ mod tests {
         let user = UserInfo::new("jane", &[]);
         let target = Target::Path("/x");
         assert_eq!(
-            rbac.authorize(&Attributes { user: &user, verb: "get", target }),
+            rbac.authorize(&Attributes::new(&user, "get", target)),
             Decision::NoOpinion("RBAC: clusterrole.rbac.authorization.k8s.io \"gone\" not found".into())
         );
     }

@@ -35,9 +35,9 @@ pub fn before_create(writer: &Writer<'_>, object: &mut Tree) {
 ///
 /// # Errors
 /// 403 when the user may not.
-pub fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> ApiResult<()> {
+pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> ApiResult<()> {
     if writer.subject.subresource == "approval" {
-        permit(writer, old.str_at(&["spec", "signerName"]))?;
+        permit(writer, old.str_at(&["spec", "signerName"])).await?;
     }
     if writer.subject.subresource.is_empty() {
         return Ok(());
@@ -55,18 +55,21 @@ pub fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> ApiResu
 }
 
 /// `approve` on the signer itself or on all signers of its domain.
-fn permit(writer: &Writer<'_>, signer: &str) -> ApiResult<()> {
-    let may = |name: &str| {
-        let target = Target::Resource {
-            group: "certificates.k8s.io",
-            version: "*",
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name,
-        };
-        chain::permit(writer.server, &Attributes { user: writer.user, verb: "approve", target })
-    };
+async fn permit(writer: &Writer<'_>, signer: &str) -> ApiResult<()> {
     let domain = signer.split('/').next().unwrap_or("");
-    may(signer).or_else(|refusal| may(&format!("{domain}/*")).map_err(|_| refusal))
+    let everyone = format!("{domain}/*");
+    let Err(refusal) = may(writer, signer).await else { return Ok(()) };
+    may(writer, &everyone).await.map_err(|_| refusal)
+}
+
+async fn may(writer: &Writer<'_>, name: &str) -> ApiResult<()> {
+    let target = Target::Resource {
+        group: "certificates.k8s.io",
+        version: "*",
+        resource: "signers",
+        subresource: "",
+        namespace: "",
+        name,
+    };
+    chain::permit(writer.server, &Attributes::new(writer.user, "approve", target)).await
 }

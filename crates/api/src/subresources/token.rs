@@ -47,15 +47,15 @@ pub async fn issue(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
     }
     let audiences: Vec<String> =
         request.list_at(&["spec", "audiences"]).iter().filter_map(Tree::as_str).map(str::to_owned).collect();
-    let audiences = if audiences.is_empty() { vec![server.config.issuer.clone()] } else { audiences };
-    let (token, expires) = server.tokens.issue(bound, audiences.clone(), seconds).map_err(ApiError::internal)?;
+    let audiences = if audiences.is_empty() { vec![server.tokens.issuer().to_owned()] } else { audiences };
+    let issued = server.tokens.issue(bound, audiences.clone(), seconds).map_err(ApiError::internal)?;
     request.set(&["spec", "audiences"], audiences.into_iter().map(Tree::from).collect::<Vec<_>>());
     request.set(&["spec", "expirationSeconds"], seconds);
     request.set(&["metadata", "name"], subject.name.as_str());
     request.set(&["metadata", "namespace"], subject.namespace.as_str());
     request.set(&["metadata", "creationTimestamp"], meta::time(server.clock().now()));
-    request.set(&["status", "token"], token);
-    request.set(&["status", "expirationTimestamp"], meta::time(expires));
+    request.set(&["status", "token"], issued.token);
+    request.set(&["status", "expirationTimestamp"], meta::time(issued.expires));
     Ok(respond::tree(StatusCode::CREATED, &request, Some(ty), skiff_kinds::schema(), form))
 }
 

@@ -38,8 +38,8 @@ async fn refusals_name_user_verb_and_resource() {
     let impersonating = jane.send(Method::GET, CONFIG_MAPS, &[("impersonate-user", "bob")], b"").await;
     assert_eq!(
         impersonating.line(),
-        "403 Forbidden: users \"bob\" is forbidden: User \"jane\" cannot impersonate resource \"users\" in API group \
-         \"\" at the cluster scope"
+        "403 Forbidden: configmaps is forbidden: User \"jane\" cannot impersonate-on:user-info:list resource \
+         \"configmaps\" in API group \"\" in the namespace \"default\""
     );
 }
 

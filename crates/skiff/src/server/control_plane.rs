@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use skiff_api::authz::rbac::Rbac;
-use skiff_api::serve::{TlsMaterial, tls_config};
-use skiff_api::{ApiServer, Config, proxy::NodeDialer};
+use skiff_api::{ApiServer, Config, authn, proxy::NodeDialer};
 use skiff_base::{Clock, Random, Tasks};
 use skiff_client::{Client, Informers};
 use skiff_store::Store;
@@ -76,15 +75,10 @@ impl ControlPlane {
             .await
             .context("read the roles")?;
         let key = rcgen::KeyPair::from_pem(&parts.service_account_key).context("read the service-account key")?;
-        let tls = tls_config(&TlsMaterial {
-            certificate: parts.serving.certificate,
-            key: parts.serving.key,
-            client_authority: parts.authority.clone(),
-        })
-        .context("use the API server's certificate")?;
         let mut config = Config {
             authorizer,
             anonymous: true,
+            authn: authn::Settings { client_ca: parts.authority, bootstrap_tokens: true, ..authn::Settings::default() },
             advertise: parts.advertise,
             service_cidr: parts.service_cidr,
             dialer: Some(parts.dialer),
@@ -99,6 +93,8 @@ impl ControlPlane {
         };
         parts.extra_config.apply(&mut config)?;
         let api = ApiServer::new(config).context("start the API server")?;
+        let tls =
+            api.tls(&parts.serving.certificate, &parts.serving.key).context("use the API server's certificate")?;
         skiff_api::bootstrap::run(&api).await.context("make what every cluster begins with")?;
         let manager = Client::new(LocalEndpoint::of(&api, skiff_controllers::MANAGER, &[]), USER_AGENT);
         let informers = Informers::new(manager, parts.tasks.group("informers"), parts.random.clone());
