@@ -1,6 +1,7 @@
 //! The way of every request, in upstream's order: panic guard, audit id, authenticate,
 //! impersonate, authorize, deadline, verb. One screen.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::{respond, routes};
 
 /// Warnings in one answer; what is beyond tells a client nothing new.
 const WARNINGS_MAX: usize = 64;
+/// Audit annotations of one request: every webhook adds a few.
+const AUDIT_ANNOTATIONS_MAX: usize = 256;
 
 /// One request on its way through the server.
 pub struct Call {
@@ -46,6 +49,8 @@ pub struct Call {
     pub remote: Option<std::net::IpAddr>,
     /// What the client should know besides the answer.
     pub warnings: Arc<Mutex<Vec<String>>>,
+    /// What admission notes about the request for the audit log; the first note of a key stays.
+    pub audit_annotations: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 /// Who acts as somebody else.
@@ -64,6 +69,14 @@ impl Call {
         let text = text.into();
         if warnings.len() < WARNINGS_MAX && !warnings.contains(&text) {
             warnings.push(text);
+        }
+    }
+
+    /// Notes something about the request for the audit log.
+    pub fn annotate(&self, key: &str, value: impl Into<String>) {
+        let mut annotations = self.audit_annotations.lock();
+        if annotations.len() < AUDIT_ANNOTATIONS_MAX && !annotations.contains_key(key) {
+            annotations.insert(key.to_owned(), value.into());
         }
     }
 
@@ -106,6 +119,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
         upgrade: head.extensions.remove::<OnUpgrade>(),
         remote: peer.ip(),
         warnings: Arc::clone(&warnings),
+        audit_annotations: Arc::default(),
         headers: head.headers,
     };
     let accepted = respond::ErrorForm::of(&call);

@@ -21,6 +21,8 @@ pub struct ApiError {
     pub details: Option<Box<Details>>,
     /// `ListMeta.continue`: only an expired list hands one out.
     pub continue_token: Option<String>,
+    /// The whole `Status`, when somebody else made it: a webhook, an aggregated server.
+    pub given: Option<Box<Tree>>,
 }
 
 /// `StatusDetails`.
@@ -84,7 +86,15 @@ impl std::error::Error for ApiError {}
 impl ApiError {
     /// An error without details.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_token: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: None, given: None }
+    }
+
+    /// A `Status` that somebody else made, as it is; a code that is no failure becomes 500.
+    pub fn given(status: Tree) -> Self {
+        let code = status.int_at(&["code"]).and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
+        let code = code.filter(|code| code.as_u16() >= 400).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let message = status.str_at(&["message"]).to_owned();
+        Self { given: Some(Box::new(status)), ..Self::new(code, "", message) }
     }
 
     fn about(mut self, resource: Qualified<'_>, name: &str) -> Self {
@@ -307,6 +317,9 @@ impl ApiError {
 
     /// The `Status` object.
     pub fn to_status(&self) -> Tree {
+        if let Some(given) = &self.given {
+            return Tree::clone(given);
+        }
         let mut status = Map::new();
         status.insert("kind", "Status");
         status.insert("apiVersion", "v1");

@@ -11,7 +11,7 @@ use skiff_kinds::{Kind, Registry};
 use skiff_store::Store;
 use tokio::net::TcpListener;
 
-use crate::admission::Admission;
+use crate::admission::{self, Admission};
 use crate::authn::chain::{Authentication, SettingsError};
 use crate::authn::jws::{JwsError, SigningKey};
 use crate::authn::service_account::Tokens;
@@ -61,6 +61,8 @@ pub struct Config {
     pub node_ports: (u16, u16),
     /// How kubelets and pods are reached; without one, `log`, `exec` and `proxy` answer 503.
     pub dialer: Option<Arc<dyn NodeDialer>>,
+    /// Which admission plugins run, and how.
+    pub admission: admission::Settings,
     /// How long requests may take and how many may run.
     pub limits: Limits,
 }
@@ -96,6 +98,7 @@ impl Config {
             service_cidr: (IpAddr::from([10, 96, 0, 0]), 16),
             node_ports: (30_000, 32_767),
             dialer: None,
+            admission: admission::Settings::default(),
             limits: Limits::default(),
         }
     }
@@ -110,6 +113,9 @@ pub enum StartError {
     /// What it is told about who may come in is no good.
     #[error(transparent)]
     Authentication(#[from] SettingsError),
+    /// The admission plugins are not as configured.
+    #[error(transparent)]
+    Admission(#[from] admission::SettingsError),
 }
 
 /// An API server.
@@ -155,7 +161,7 @@ impl ApiServer {
             outbound,
             tokens: Tokens::new(key, config.issuer.clone(), &config.authn, clock, random)?,
             authn: Authentication::new(&config)?,
-            admission: Admission::standard(),
+            admission: Admission::new(&config.admission)?,
             health: Health::default(),
             metrics: Metrics::default(),
             openapi: crate::openapi::Documents::default(),

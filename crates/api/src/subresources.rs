@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Response;
 use skiff_kinds::Verb;
 
+use crate::admission;
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
@@ -27,6 +28,7 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call, subject: Subject) ->
     let kind = Arc::clone(&subject.kind);
     let Some(sub) = kind.facts().subresource(&subject.subresource) else { return Ok(routes::no_such_page()) };
     if sub.name == *"proxy" && (subject.kind.facts().namespaced != subject.namespace.is_empty()) {
+        admission::exchanged::connection(server, &mut call, &subject).await?;
         return proxy::proxy(server, call, &subject).await;
     }
     let verb = match call.info.verb {
@@ -39,6 +41,9 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call, subject: Subject) ->
     };
     if !sub.verbs.contains(verb) || (kind.facts().namespaced && subject.namespace.is_empty()) {
         return Err(ApiError::method_not_allowed());
+    }
+    if matches!(sub.name.as_str(), "exec" | "attach" | "portforward") {
+        admission::exchanged::connection(server, &mut call, &subject).await?;
     }
     if call.info.parts.len() > 3 {
         return Ok(routes::no_such_page());

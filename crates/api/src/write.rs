@@ -31,12 +31,22 @@ pub struct Writer<'a> {
     pub manager: String,
     /// Where warnings go.
     pub call: Option<&'a Call>,
+    /// Whether the write was admitted already, as something else (a scale).
+    pub is_admitted: bool,
 }
 
 impl<'a> Writer<'a> {
     /// A write asked for by a request.
     pub fn of(server: &'a ApiServer, call: &'a Call, subject: &'a Subject, options: &'a WriteOptions) -> Self {
-        Self { server, subject, user: &call.user, options, manager: manager(call, options), call: Some(call) }
+        Self {
+            server,
+            subject,
+            user: &call.user,
+            options,
+            manager: manager(call, options),
+            call: Some(call),
+            is_admitted: false,
+        }
     }
 
     /// The kind that is written.

@@ -7,6 +7,7 @@ use skiff_object::{Tree, json};
 use super::{Attributes, Operation, Plugin};
 use crate::errors::{ApiError, ApiResult, Qualified};
 use crate::meta;
+use crate::registry;
 use crate::server::ApiServer;
 
 /// See the [module](self).
@@ -22,11 +23,12 @@ impl Plugin for NamespaceLifecycle {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         match attributes.operation {
-            Operation::Create => {
-                attributes.subject.kind.facts().namespaced && attributes.subject.subresource.is_empty()
+            Operation::Create | Operation::Update => {
+                // A review says nothing about what is there: its answer must not either.
+                attributes.subject.kind.facts().namespaced && !is_access_review(attributes)
             }
             Operation::Delete => attributes.is("", "namespaces"),
-            _ => false,
+            Operation::Connect => false,
         }
     }
 
@@ -34,20 +36,31 @@ impl Plugin for NamespaceLifecycle {
         &self,
         server: &ApiServer,
         attributes: &Attributes<'_>,
-        _object: &mut Tree,
+        object: &mut Tree,
         _old: Option<&Tree>,
     ) -> ApiResult<()> {
-        let facts = attributes.subject.kind.facts();
-        let namespaces = server.collection("", "namespaces");
+        if attributes.operation == Operation::Delete {
+            return keep(attributes);
+        }
+        // Read from the store itself: a namespace that is made or marked by a request that has
+        // been answered counts.
         let namespace = attributes.subject.namespace.as_str();
+        let namespaces = server.collection("", "namespaces");
+        if attributes.operation == Operation::Update
+            && namespaces.cache().latest().is_some_and(|known| known.get(&namespaces.key("", namespace)).is_some())
+        {
+            return Ok(());
+        }
         let Some(stored) = namespaces.get("", namespace).await? else {
             return Err(ApiError::not_found(Qualified { group: "", name: "namespaces" }, namespace));
         };
-        let object = json::decode_untyped(&stored.value).map_err(|error| ApiError::internal(error.to_string()))?;
-        if object.str_at(&["status", "phase"]) == "Terminating" || meta::is_deleting(&object) {
+        if attributes.operation != Operation::Create {
+            return Ok(());
+        }
+        let found = json::decode_untyped(&stored.value).map_err(ApiError::internal)?;
+        if found.str_at(&["status", "phase"]) == "Terminating" || meta::is_deleting(&found) {
             let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-            let resource = Qualified { group: facts.group.as_str(), name: facts.plural.as_str() };
-            return Err(ApiError::forbidden(resource, attributes.name, &why).with_cause(
+            return Err(attributes.forbidden(object, &why).with_cause(
                 "NamespaceTerminating",
                 format!("namespace {namespace} is being terminated"),
                 "metadata.namespace",
@@ -55,21 +68,16 @@ impl Plugin for NamespaceLifecycle {
         }
         Ok(())
     }
+}
 
-    async fn validate(
-        &self,
-        _server: &ApiServer,
-        attributes: &Attributes<'_>,
-        _object: &Tree,
-        _old: Option<&Tree>,
-    ) -> ApiResult<()> {
-        if attributes.operation == Operation::Delete && IMMORTAL.contains(&attributes.name) {
-            return Err(ApiError::forbidden(
-                attributes.subject.resource(),
-                attributes.name,
-                "this namespace may not be deleted",
-            ));
-        }
-        Ok(())
+fn keep(attributes: &Attributes<'_>) -> ApiResult<()> {
+    if IMMORTAL.contains(&attributes.name) {
+        let resource = attributes.subject.resource();
+        return Err(ApiError::forbidden(resource, attributes.name, "this namespace may not be deleted"));
     }
+    Ok(())
+}
+
+fn is_access_review(attributes: &Attributes<'_>) -> bool {
+    registry::is(attributes.subject.kind.as_ref(), "authorization.k8s.io", "localsubjectaccessreviews")
 }

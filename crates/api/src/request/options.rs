@@ -1,6 +1,8 @@
 //! Query parameters as the options types of metav1, parsed as strictly (and as loosely) as
 //! upstream does.
 
+use skiff_object::Tree;
+
 use super::query_decode;
 use crate::errors::{ApiError, ApiResult, Cause, Qualified};
 
@@ -267,6 +269,32 @@ impl WriteOptions {
     }
 }
 
+impl WriteOptions {
+    /// As admission shows them. `kind` is `CreateOptions` or `UpdateOptions`: a patch is one of both.
+    pub fn to_tree(&self, kind: &str) -> Tree {
+        let mut tree = options_tree(kind, self.dry_run);
+        if !self.field_manager.is_empty() {
+            tree.set(&["fieldManager"], self.field_manager.as_str());
+        }
+        match self.field_validation {
+            FieldValidation::Ignore => tree.set(&["fieldValidation"], "Ignore"),
+            FieldValidation::Strict => tree.set(&["fieldValidation"], "Strict"),
+            FieldValidation::Warn => {}
+        }
+        tree
+    }
+}
+
+fn options_tree(kind: &str, dry_run: bool) -> Tree {
+    let mut tree = Tree::map();
+    tree.set(&["kind"], kind);
+    tree.set(&["apiVersion"], "meta.k8s.io/v1");
+    if dry_run {
+        tree.set(&["dryRun"], vec![Tree::from("All")]);
+    }
+    tree
+}
+
 fn unsupported(field: &str, value: &str, supported: &str) -> Cause {
     Cause {
         reason: "FieldValueNotSupported".into(),
@@ -276,6 +304,27 @@ fn unsupported(field: &str, value: &str, supported: &str) -> Cause {
 }
 
 impl DeleteOptions {
+    /// As admission shows them.
+    pub fn to_tree(&self) -> Tree {
+        let mut tree = options_tree("DeleteOptions", self.dry_run);
+        if let Some(seconds) = self.grace_period_seconds {
+            tree.set(&["gracePeriodSeconds"], seconds);
+        }
+        if let Some(policy) = &self.propagation_policy {
+            tree.set(&["propagationPolicy"], policy.as_str());
+        }
+        if let Some(orphan) = self.orphan_dependents {
+            tree.set(&["orphanDependents"], orphan);
+        }
+        if let Some(uid) = &self.uid {
+            tree.set(&["preconditions", "uid"], uid.as_str());
+        }
+        if let Some(version) = &self.resource_version {
+            tree.set(&["preconditions", "resourceVersion"], version.as_str());
+        }
+        tree
+    }
+
     /// From the query; a body overrides all of it.
     pub fn parse(query: &str) -> ApiResult<Self> {
         let mut options = Self::default();

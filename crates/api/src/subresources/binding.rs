@@ -4,6 +4,7 @@ use http::{Response, StatusCode};
 use skiff_kinds::Kind;
 use skiff_object::{Map, Tree};
 
+use crate::admission::exchanged;
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{self, ApiError, ApiResult, Qualified};
@@ -24,14 +25,16 @@ pub async fn bind(server: &ApiServer, call: &mut Call, subject: &Subject) -> Api
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let ty = respond::type_named("v1", "Binding").ok_or_else(|| ApiError::internal("Binding is not in the schema"))?;
     let expected = Expected { api_version: "v1", kind: "Binding", schema: skiff_kinds::schema(), ty };
-    let binding = write::decode_body(call, Offer::PLAIN, expected, options.field_validation).await?;
-    let name = if subject.name.is_empty() { meta::name(&binding) } else { subject.name.as_str() };
+    let mut binding = write::decode_body(call, Offer::PLAIN, expected, options.field_validation).await?;
+    let name = if subject.name.is_empty() { meta::name(&binding) } else { subject.name.as_str() }.to_owned();
+    let name = name.as_str();
     if name.is_empty() || (!meta::name(&binding).is_empty() && meta::name(&binding) != name) {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({name})",
             meta::name(&binding)
         )));
     }
+    exchanged::create(server, call, subject, name, &options, &mut binding).await?;
     check_target(&binding, name)?;
     let registry = server.registry();
     let pods = registry.resource("", "v1", "pods").ok_or_else(|| ApiError::internal("pods are not served"))?;

@@ -4,11 +4,12 @@ use http::{Response, StatusCode};
 use skiff_object::selector::label;
 use skiff_object::{Tree, json};
 
+use crate::admission::exchanged;
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{self, ApiError, ApiResult};
 use crate::negotiate::{self, Offer};
-use crate::request::options::{DeleteOptions, FieldValidation};
+use crate::request::options::{DeleteOptions, FieldValidation, WriteOptions};
 use crate::server::ApiServer;
 use crate::storage::Stored;
 use crate::verbs::{Subject, delete};
@@ -33,14 +34,17 @@ pub async fn evict(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
     let ty = respond::type_named(api_version, "Eviction")
         .ok_or_else(|| ApiError::internal("Eviction is not in the schema"))?;
     let expected = Expected { api_version, kind: "Eviction", schema: skiff_kinds::schema(), ty };
-    let eviction = write::decode_body(call, Offer::PLAIN, expected, FieldValidation::Ignore).await?;
+    let mut eviction = write::decode_body(call, Offer::PLAIN, expected, FieldValidation::Ignore).await?;
     if !meta::name(&eviction).is_empty() && meta::name(&eviction) != subject.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
+    let options = options(&eviction, &call.query)?;
+    let written = WriteOptions { dry_run: options.dry_run, ..WriteOptions::default() };
+    exchanged::create(server, call, subject, &subject.name, &written, &mut eviction).await?;
     let target = Subject { subresource: String::new(), ..subject.clone() };
     let stored = target.collection.get(&target.namespace, &target.name).await?.ok_or_else(|| target.not_found())?;
     let pod = respond::decode_stored(target.kind.as_ref(), &stored.value)?;
-    let mut options = options(&eviction, &call.query)?;
+    let mut options = options;
     if !ignores_budgets(&pod) {
         ask_budgets(server, &target, &pod, options.dry_run).await?;
         // The pod that was judged is the pod that goes.
@@ -49,7 +53,8 @@ pub async fn evict(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
     if !options.dry_run && options.resource_version.is_none() {
         note(server, &target).await?;
     }
-    delete::remove(server, &target, &call.user, &options, Some(call)).await?;
+    // Admitted as an eviction, not as a delete.
+    delete::remove(server, &target, &options, None).await?;
     Ok(respond::status(StatusCode::CREATED, &errors::success_status(), form))
 }
 

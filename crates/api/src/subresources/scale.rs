@@ -6,6 +6,7 @@ use skiff_kinds::kind::ScalePaths;
 use skiff_object::selector::label;
 use skiff_object::{Tree, TypeId};
 
+use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult, Qualified};
@@ -68,15 +69,27 @@ async fn write_scale(
     };
     // The object below is written whole: its generation grows like with any change of its spec.
     let target = Subject { subresource: String::new(), ..subject.clone() };
-    let writer = Writer::of(server, call, &target, &options);
+    let writer = Writer { is_admitted: true, ..Writer::of(server, call, &target, &options) };
     for _ in 0..CONFLICT_RETRIES_MAX {
         let current = subject.collection.get(&subject.namespace, &subject.name).await?;
         let current = current.ok_or_else(|| subject.not_found())?;
         let old = respond::served(subject.kind.as_ref(), &current)?;
-        let scale = match &wanted {
+        let old_scale = read(paths, &old);
+        let mut scale = match &wanted {
             Wanted::Whole(scale) => scale.clone(),
-            Wanted::Patch(patch) => patch::merge(patch, &read(paths, &old), schema, ty)?,
+            Wanted::Patch(patch) => patch::merge(patch, &old_scale, schema, ty)?,
         };
+        let attributes = Attributes {
+            operation: Operation::Update,
+            subject,
+            name: &subject.name,
+            user: &call.user,
+            dry_run: options.dry_run,
+            call: Some(call),
+            options: Options::Update(&options),
+            rounds: &Rounds::default(),
+        };
+        server.admission.admit(server, &attributes, &mut scale, Some(&old_scale)).await?;
         let replicas = check(subject, &scale, &old, &current)?;
         let mut new = old.clone();
         new.set(paths.spec_replicas, replicas);

@@ -3,6 +3,7 @@
 use http::{Response, StatusCode};
 use skiff_object::Tree;
 
+use crate::admission::exchanged;
 use crate::authn::service_account::{Bound, ObjectRef};
 use crate::body::Body;
 use crate::chain::Call;
@@ -33,6 +34,10 @@ pub async fn issue(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
         .ok_or_else(|| ApiError::internal("TokenRequest is not in the schema"))?;
     let expected = Expected { api_version: API_VERSION, kind: "TokenRequest", schema: skiff_kinds::schema(), ty };
     let mut request = write::decode_body(call, Offer::PLAIN, expected, options.field_validation).await?;
+    if request.at(&["spec", "expirationSeconds"]).is_none_or(Tree::is_null) {
+        request.set(&["spec", "expirationSeconds"], SECONDS_DEFAULT);
+    }
+    exchanged::create(server, call, subject, &subject.name, &options, &mut request).await?;
     let account = subject.collection.get(&subject.namespace, &subject.name).await?;
     let account = account.ok_or_else(|| subject.not_found())?;
     let account = respond::decode_stored(subject.kind.as_ref(), &account.value)?;

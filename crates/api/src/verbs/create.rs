@@ -5,7 +5,7 @@ use skiff_object::Tree;
 
 use super::Subject;
 use super::update::ChangeKind;
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
@@ -34,21 +34,39 @@ pub async fn create(server: &ApiServer, call: &mut Call, subject: &mut Subject) 
 
 /// Runs a new object through the pipeline and stores it.
 pub async fn write_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind) -> ApiResult<Stored> {
-    let kind = writer.kind();
+    let (server, kind) = (writer.server, writer.kind());
     place(&mut object, writer.subject)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    let generate = meta::name(&object).is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty();
     kind.default(&mut object);
+    wipe_metadata(&mut object);
+    if change == ChangeKind::Update {
+        fields::on_create(writer, &mut object);
+    }
+    let (given, rounds) = (meta::name(&object).to_owned(), Rounds::default());
+    let attributes = Attributes {
+        operation: Operation::Create,
+        subject: writer.subject,
+        name: &given,
+        user: writer.user,
+        dry_run: writer.options.dry_run,
+        call: writer.call,
+        options: Options::Create(writer.options),
+        rounds: &rounds,
+    };
+    server.admission.mutate(server, &attributes, &mut object, None).await?;
+    kind.default(&mut object);
+    let generate = meta::name(&object).is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty();
     if !generate {
-        return store_new(writer, object, change).await;
+        return store_new(writer, object, &attributes).await;
     }
     let mut last = None;
     for _ in 0..GENERATE_ATTEMPTS_MAX {
         let mut attempt = object.clone();
         generate_name(&mut attempt, writer.server);
-        match store_new(writer, attempt, change).await {
+        let name = meta::name(&attempt).to_owned();
+        match store_new(writer, attempt, &Attributes { name: &name, ..attributes }).await {
             Err(error) if error.is_already_exists() => last = Some(error),
             outcome => return outcome,
         }
@@ -90,26 +108,12 @@ fn place(object: &mut Tree, subject: &Subject) -> ApiResult<()> {
     Ok(())
 }
 
-async fn store_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind) -> ApiResult<Stored> {
-    let (server, subject, kind) = (writer.server, writer.subject, writer.kind());
+async fn store_new(writer: &Writer<'_>, mut object: Tree, attributes: &Attributes<'_>) -> ApiResult<Stored> {
+    let (server, kind) = (writer.server, writer.kind());
     fill_metadata(&mut object, server);
-    if change == ChangeKind::Update {
-        fields::on_create(writer, &mut object);
-    }
-    let name = meta::name(&object).to_owned();
-    let attributes = Attributes {
-        operation: Operation::Create,
-        subject,
-        name: &name,
-        user: writer.user,
-        dry_run: writer.options.dry_run,
-        call: writer.call,
-    };
-    server.admission.mutate(server, &attributes, &mut object, None).await?;
-    kind.default(&mut object);
     kind.prepare_create(&mut object);
     let undo = registry::before_create(writer, &mut object).await?;
-    let outcome = finish(writer, &object, &attributes).await;
+    let outcome = finish(writer, &object, attributes).await;
     match &outcome {
         Ok(_) if writer.options.dry_run => {}
         Ok(_) => registry::after_create(server, kind, &object).await,
@@ -138,10 +142,14 @@ async fn finish(writer: &Writer<'_>, object: &Tree, attributes: &Attributes<'_>)
     })
 }
 
-fn fill_metadata(object: &mut Tree, server: &ApiServer) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+/// What clients do not set.
+fn wipe_metadata(object: &mut Tree) {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         object.unset(&["metadata", field]);
     }
+}
+
+fn fill_metadata(object: &mut Tree, server: &ApiServer) {
     object.set(&["metadata", "uid"], server.random().uuid());
     object.set(&["metadata", "creationTimestamp"], meta::time(server.clock().now()));
 }

@@ -8,7 +8,7 @@ use skiff_kinds::kind::DefaultPropagation;
 use skiff_object::{Tree, json, protobuf, yaml};
 
 use super::Subject;
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::authn::UserInfo;
 use crate::body::Body;
 use crate::chain::Call;
@@ -56,7 +56,8 @@ pub enum Outcome {
 pub async fn delete(server: &ApiServer, call: &mut Call, subject: &Subject) -> ApiResult<Response<Body>> {
     let form = subject.form(call)?;
     let options = read_options(call).await?;
-    let outcome = remove(server, subject, &call.user, &options, Some(call)).await?;
+    let asking = Asking { user: &call.user, call: Some(call) };
+    let outcome = remove(server, subject, &options, Some(asking)).await?;
     let resource = subject.resource();
     match outcome {
         Outcome::Gone(stored) => {
@@ -117,28 +118,46 @@ fn decode_options(call: &Call, bytes: &[u8]) -> ApiResult<DeleteOptions> {
     })
 }
 
-/// Deletes an object, whoever asks.
+/// Who asks for a delete that is to be admitted.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    /// Who.
+    pub user: &'a UserInfo,
+    /// The request.
+    pub call: Option<&'a Call>,
+}
+
+impl Asking<'_> {
+    async fn admit(&self, server: &ApiServer, subject: &Subject, options: &DeleteOptions, old: &Tree) -> ApiResult<()> {
+        let attributes = Attributes {
+            operation: Operation::Delete,
+            subject,
+            name: &subject.name,
+            user: self.user,
+            dry_run: options.dry_run,
+            call: self.call,
+            options: Options::Delete(options),
+            rounds: &Rounds::default(),
+        };
+        server.admission.admit(server, &attributes, &mut Tree::Null, Some(old)).await
+    }
+}
+
+/// Deletes an object. Without `admission` the delete has been admitted as something else.
 pub async fn remove(
     server: &ApiServer,
     subject: &Subject,
-    user: &UserInfo,
     options: &DeleteOptions,
-    call: Option<&Call>,
+    admission: Option<Asking<'_>>,
 ) -> ApiResult<Outcome> {
     for _ in 0..CONFLICT_RETRIES_MAX {
         let current =
             subject.collection.get(&subject.namespace, &subject.name).await?.ok_or_else(|| subject.not_found())?;
         let old = respond::served(subject.kind.as_ref(), &current)?;
         check_preconditions(subject, options, &old, &current)?;
-        let attributes = Attributes {
-            operation: Operation::Delete,
-            subject,
-            name: &subject.name,
-            user,
-            dry_run: options.dry_run,
-            call,
-        };
-        server.admission.validate(server, &attributes, &old, Some(&old)).await?;
+        if let Some(admission) = &admission {
+            admission.admit(server, subject, options, &old).await?;
+        }
         if let Some(outcome) = attempt(server, subject, options, old, &current).await? {
             return Ok(outcome);
         }

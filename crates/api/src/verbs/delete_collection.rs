@@ -2,7 +2,7 @@
 
 use http::Response;
 
-use super::delete::{self, Outcome};
+use super::delete::{self, Asking, Outcome};
 use super::{Subject, list};
 use crate::body::Body;
 use crate::chain::Call;
@@ -31,7 +31,7 @@ pub async fn delete_collection(server: &ApiServer, call: &mut Call, subject: &Su
             name: meta::name(&object).to_owned(),
             subresource: String::new(),
         };
-        match delete::remove(server, &one, &call.user, &options, Some(call)).await {
+        match delete::remove(server, &one, &options, Some(Asking { user: &call.user, call: Some(call) })).await {
             Ok(Outcome::Gone(stored) | Outcome::Deleting(stored)) => deleted.push(stored),
             // Somebody else was faster: it is gone, which is what was wanted.
             Err(error) if error.is_not_found() => {}

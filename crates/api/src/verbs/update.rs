@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use skiff_object::Tree;
 
 use super::{Subject, create, delete};
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
@@ -146,6 +146,7 @@ pub async fn store_change(
     if change == ChangeKind::Update {
         fields::on_update(writer, &mut new, old);
     }
+    let rounds = Rounds::default();
     let attributes = Attributes {
         operation: Operation::Update,
         subject,
@@ -153,8 +154,12 @@ pub async fn store_change(
         user: writer.user,
         dry_run: writer.options.dry_run,
         call: writer.call,
+        options: Options::Update(writer.options),
+        rounds: &rounds,
     };
-    server.admission.mutate(server, &attributes, &mut new, Some(old)).await?;
+    if !writer.is_admitted {
+        server.admission.mutate(server, &attributes, &mut new, Some(old)).await?;
+    }
     kind.default(&mut new);
     prepare(writer, &mut new, old);
     fields::keep_times(&mut new, old);
@@ -186,7 +191,9 @@ async fn finish(
     let (server, subject) = (writer.server, writer.subject);
     validate::update(subject, new, old)?;
     writer.kind().warnings(new, Some(old)).into_iter().for_each(|warning| writer.warn(warning));
-    server.admission.validate(server, attributes, new, Some(old)).await?;
+    if !writer.is_admitted {
+        server.admission.validate(server, attributes, new, Some(old)).await?;
+    }
     let value = writer.encode(new)?;
     if value == current.value {
         // Nothing changed: no write, no event, the same version.

@@ -1,0 +1,153 @@
+//! Which plugins run: upstream's list in upstream's order, and what the administrator says.
+
+use super::{
+    Plugin, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction,
+    priority, resource_quota, service_account, taint_nodes_by_condition,
+};
+
+/// What `--enable-admission-plugins` and its siblings set.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Plugins to run besides those that run anyway.
+    pub enabled: Vec<String>,
+    /// Plugins not to run.
+    pub disabled: Vec<String>,
+}
+
+/// A name in `enabled` or `disabled` that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// There is no such plugin.
+    #[error("{flag} plugin {name:?} is unknown")]
+    Unknown {
+        /// The flag.
+        flag: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Upstream has the plugin and this server does not.
+    #[error("enable-admission-plugins plugin {0:?} is not part of this server")]
+    Absent(String),
+    /// Both on and off.
+    #[error("{0:?} in enable-admission-plugins and disable-admission-plugins overlapped")]
+    Both(String),
+}
+
+/// Whether a plugin runs when nobody says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Usually {
+    On,
+    Off,
+}
+
+use Usually::{Off, On};
+
+/// Makes a plugin; `None` for what upstream has and this server has not.
+type Make = Option<fn(&Settings) -> Box<dyn Plugin>>;
+
+/// Every plugin of upstream v1.36, in its order.
+const PLUGINS: &[(&str, Usually, Make)] = &[
+    ("AlwaysAdmit", Off, None),
+    ("NamespaceAutoProvision", Off, None),
+    ("NamespaceLifecycle", On, Some(|_| Box::new(namespace_lifecycle::NamespaceLifecycle))),
+    ("NamespaceExists", Off, None),
+    ("LimitPodHardAntiAffinityTopology", Off, None),
+    ("LimitRanger", On, Some(|_| Box::new(limit_ranger::LimitRanger))),
+    ("ServiceAccount", On, Some(|_| Box::new(service_account::ServiceAccount))),
+    ("NodeRestriction", On, Some(|_| Box::new(node_restriction::NodeRestriction))),
+    ("TaintNodesByCondition", On, Some(|_| Box::new(taint_nodes_by_condition::TaintNodesByCondition))),
+    ("AlwaysPullImages", Off, None),
+    ("ImagePolicyWebhook", Off, None),
+    ("PodSecurity", On, None),
+    ("PodNodeSelector", Off, None),
+    ("Priority", On, Some(|_| Box::new(priority::Priority))),
+    ("DefaultTolerationSeconds", On, Some(|_| Box::new(default_toleration_seconds::DefaultTolerationSeconds))),
+    ("PodTolerationRestriction", Off, None),
+    ("EventRateLimit", Off, None),
+    ("ExtendedResourceToleration", Off, None),
+    ("DefaultStorageClass", On, Some(|_| Box::new(default_storage_class::DefaultStorageClass))),
+    ("StorageObjectInUseProtection", On, None),
+    ("PodGroupProtection", On, None),
+    ("OwnerReferencesPermissionEnforcement", Off, None),
+    ("PersistentVolumeClaimResize", On, None),
+    ("RuntimeClass", On, None),
+    ("CertificateApproval", On, None),
+    ("CertificateSigning", On, None),
+    ("ClusterTrustBundleAttest", On, None),
+    ("CertificateSubjectRestriction", On, None),
+    ("DefaultIngressClass", On, None),
+    ("DenyServiceExternalIPs", Off, None),
+    ("PodTopologyLabels", On, None),
+    ("PodGroupWorkloadExists", On, None),
+    ("NodeDeclaredFeatureValidator", On, None),
+    ("JobValidation", On, None),
+    ("PodResizeValidator", On, None),
+    // Policies and webhooks come after everything that is built in, quota after everything.
+    ("MutatingAdmissionPolicy", On, None),
+    ("MutatingAdmissionWebhook", On, None),
+    ("ValidatingAdmissionPolicy", On, None),
+    ("ValidatingAdmissionWebhook", On, None),
+    ("ResourceQuota", On, Some(|_| Box::new(resource_quota::ResourceQuota))),
+    ("AlwaysDeny", Off, None),
+];
+
+/// The plugins that run, in order.
+///
+/// # Errors
+/// See [`SettingsError`].
+pub(super) fn plugins(settings: &Settings) -> Result<Vec<Box<dyn Plugin>>, SettingsError> {
+    let (enabled, disabled) = (&settings.enabled, &settings.disabled);
+    for (flag, names) in [("enable-admission-plugins", enabled), ("disable-admission-plugins", disabled)] {
+        if let Some(name) = names.iter().find(|name| PLUGINS.iter().all(|(known, ..)| known != name)) {
+            return Err(SettingsError::Unknown { flag, name: name.clone() });
+        }
+    }
+    if let Some(name) = enabled.iter().find(|name| disabled.contains(name)) {
+        return Err(SettingsError::Both(name.clone()));
+    }
+    let named = |names: &[String], name: &str| names.iter().any(|one| one == name);
+    let mut running = Vec::new();
+    for (name, usually, make) in PLUGINS {
+        let wanted = named(enabled, name);
+        if named(disabled, name) || (*usually == Off && !wanted) {
+            continue;
+        }
+        match make {
+            Some(make) => running.push(make(settings)),
+            None if wanted => return Err(SettingsError::Absent((*name).to_owned())),
+            None => {}
+        }
+    }
+    Ok(running)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(enabled: &[&str], disabled: &[&str]) -> Result<Vec<&'static str>, String> {
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let settings = Settings { enabled: owned(enabled), disabled: owned(disabled) };
+        let plugins = plugins(&settings).map_err(|error| error.to_string())?;
+        Ok(plugins.iter().map(|plugin| plugin.name()).collect())
+    }
+
+    #[test]
+    fn plugins_run_in_order_unless_told_otherwise() {
+        let all = names(&[], &[]).unwrap();
+        assert_eq!(all.first(), Some(&"NamespaceLifecycle"));
+        assert_eq!(all.last(), Some(&"ResourceQuota"));
+        assert!(!names(&[], &["LimitRanger"]).unwrap().contains(&"LimitRanger"));
+        assert_eq!(names(&["Nonsense"], &[]).unwrap_err(), "enable-admission-plugins plugin \"Nonsense\" is unknown");
+        assert!(names(&["Priority"], &["Priority"]).unwrap_err().contains("overlapped"));
+    }
+
+    #[test]
+    fn the_table_says_each_plugins_own_name() {
+        for (name, _, make) in PLUGINS {
+            if let Some(make) = make {
+                assert_eq!(make(&Settings::default()).name(), *name);
+            }
+        }
+    }
+}
