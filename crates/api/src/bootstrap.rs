@@ -50,6 +50,11 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     replace(&local, "/api/v1/namespaces/default/endpoints", &endpoints(server)).await?;
     replace(&local, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &endpoint_slice(server)).await?;
     create_all(&local, "/apis/apiregistration.k8s.io/v1/apiservices", &api_services(server)).await?;
+    crate::flow_control::configure::start(server).await.map_err(|error| BootstrapError {
+        path: "flow schemas and priority levels".into(),
+        status: error.code,
+        message: error.message,
+    })?;
     crate::custom::start(server).await.map_err(|error| BootstrapError {
         path: "custom resource definitions".into(),
         status: error.code,

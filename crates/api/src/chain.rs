@@ -20,7 +20,8 @@ use crate::metrics::Asked;
 use crate::request::RequestInfo;
 use crate::serve::Peer;
 use crate::server::ApiServer;
-use crate::{respond, routes};
+use crate::trail::Trail;
+use crate::{flow_control, respond, routes};
 
 /// Warnings in one answer; what is beyond tells a client nothing new.
 const WARNINGS_MAX: usize = 64;
@@ -51,6 +52,8 @@ pub struct Call {
     pub warnings: Arc<Mutex<Vec<String>>>,
     /// What admission notes about the request for the audit log; the first note of a key stays.
     pub audit_annotations: Arc<Mutex<BTreeMap<String, String>>>,
+    /// What else is noted about it.
+    pub trail: Arc<Trail>,
 }
 
 /// Who acts as somebody else.
@@ -94,7 +97,7 @@ impl Call {
     }
 
     /// Whether the request may stay open for as long as it likes.
-    fn is_long_running(&self) -> bool {
+    pub(crate) fn is_long_running(&self) -> bool {
         self.info.verb == "watch"
             || self.info.verb == "proxy"
             || matches!(self.info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
@@ -108,6 +111,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     let query = head.uri.query().unwrap_or("").to_owned();
     let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
     let warnings = Arc::new(Mutex::new(Vec::new()));
+    let trail = Arc::<Trail>::default();
     let audit_id = audit_id(server, &head.headers);
     let call = Call {
         info: Arc::new(info),
@@ -120,6 +124,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
         remote: peer.ip(),
         warnings: Arc::clone(&warnings),
         audit_annotations: Arc::default(),
+        trail: Arc::clone(&trail),
         headers: head.headers,
     };
     let accepted = respond::ErrorForm::of(&call);
@@ -134,6 +139,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     };
     let mut response = outcome.unwrap_or_else(|error| respond::error(&error, &accepted));
     finish(&mut response, &audit_id, &warnings.lock());
+    trail.mark(&mut response);
     server.metrics.answered(server, &asked, server.clock().instant() - began, &mut response);
     response
 }
@@ -143,11 +149,16 @@ async fn answer(server: &Arc<ApiServer>, mut call: Call, peer: Peer) -> ApiResul
     server.metrics.authenticated(authenticated.as_deref().ok());
     call.user = authenticated?;
     impersonate(server, &mut call).await?;
+    let longest = server.config.limits.request_timeout;
+    let deadline = if call.is_long_running() { longest } else { deadline(&call, longest)? };
+    let _seat = match flow_control::enter(server, &call, deadline).await {
+        Ok(seat) => seat,
+        Err(refusal) => return Ok(refusal),
+    };
     authorize(server, &call).await?;
     if call.is_long_running() {
         return routes::route(server, call).await;
     }
-    let deadline = deadline(&call, server.config.limits.request_timeout)?;
     match tokio::time::timeout(deadline, routes::route(server, call)).await {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),

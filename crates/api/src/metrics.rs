@@ -24,9 +24,9 @@ use crate::server::ApiServer;
 mod answers;
 mod family;
 pub mod histogram;
-mod names;
+pub(crate) mod names;
 mod process;
-mod text;
+pub(crate) mod text;
 
 use answers::Answers;
 use family::Family;
@@ -289,6 +289,7 @@ pub fn answer(server: &ApiServer) -> Response<Body> {
     let mut page = Page::default();
     requests(&mut page, &server.metrics);
     access(&mut page, &server.metrics);
+    crate::flow_control::page::write(&mut page, &server.flow_control);
     storage(&mut page, server);
     build_info(&mut page);
     process::write(&mut page);

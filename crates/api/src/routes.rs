@@ -125,8 +125,16 @@ fn path(server: &Arc<ApiServer>, call: &Call) -> ApiResult<Response<Body>> {
         {
             discovery::answer(server, call, trimmed)
         }
-        _ => Ok(no_such_page()),
+        _ => Ok(dump(server, path).unwrap_or_else(no_such_page)),
     }
+}
+
+fn dump(server: &ApiServer, path: &str) -> Option<Response<Body>> {
+    let dump = path.strip_prefix("/debug/api_priority_and_fairness/")?;
+    if !server.flow_control.is_enabled() {
+        return None;
+    }
+    crate::flow_control::debug::answer(&server.flow_control, dump)
 }
 
 fn health(server: &ApiServer, call: &Call) -> Option<Response<Body>> {

@@ -19,6 +19,7 @@ use crate::authn::{self, StaticToken, UserInfo};
 use crate::authz::Authorizer;
 use crate::body::{Body, RequestBody};
 use crate::chain;
+use crate::flow_control::{self, FlowControl};
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -65,6 +66,8 @@ pub struct Config {
     pub admission: admission::Settings,
     /// How long requests may take and how many may run.
     pub limits: Limits,
+    /// Which of them go first.
+    pub flow_control: flow_control::Settings,
 }
 
 /// The default issuer of service account tokens.
@@ -100,6 +103,7 @@ impl Config {
             dialer: None,
             admission: admission::Settings::default(),
             limits: Limits::default(),
+            flow_control: flow_control::Settings::default(),
         }
     }
 }
@@ -128,6 +132,7 @@ pub struct ApiServer {
     pub(crate) authn: Authentication,
     pub(crate) admission: Admission,
     pub(crate) health: Health,
+    pub(crate) flow_control: FlowControl,
     pub(crate) metrics: Metrics,
     pub(crate) openapi: crate::openapi::Documents,
     pub(crate) shared_lease: parking_lot::Mutex<Option<crate::event_lease::Shared>>,
@@ -163,6 +168,12 @@ impl ApiServer {
             authn: Authentication::new(&config)?,
             admission: Admission::new(&config.admission)?,
             health: Health::default(),
+            flow_control: FlowControl::new(
+                &config.flow_control,
+                &config.limits,
+                config.clock.clone(),
+                config.tasks.group("flow-control"),
+            ),
             metrics: Metrics::default(),
             openapi: crate::openapi::Documents::default(),
             shared_lease: parking_lot::Mutex::default(),

@@ -39,6 +39,8 @@ pub struct Collection {
     pub(crate) encoded: crate::frame::Encoded,
     /// How long the store took.
     pub(crate) timings: Timings,
+    /// How many watches look at more than one object.
+    pub(crate) watchers: std::sync::atomic::AtomicU64,
     clock: Clock,
 }
 
@@ -366,6 +368,7 @@ impl Collections {
             plural: plural.to_owned(),
             encoded: crate::frame::Encoded::default(),
             timings: Timings::default(),
+            watchers: Default::default(),
             clock: self.clock.clone(),
         }
     }

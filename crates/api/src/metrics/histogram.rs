@@ -28,6 +28,16 @@ pub static RESPONSE_BYTES: Scale = Scale { bounds: &[1e3, 1e4, 1e5, 1e6, 1e7, 1e
 pub static EVENT_BYTES: Scale =
     Scale { bounds: &[1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0], per_unit: 1.0 };
 
+/// Times of flow control, in seconds; upstream's bounds.
+pub static FLOW_SECONDS: Scale =
+    Scale { bounds: &[0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0], per_unit: NANOS };
+/// Requests in a queue; upstream's bounds.
+pub static QUEUE_LENGTH: Scale = Scale { bounds: &[0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0], per_unit: 1.0 };
+/// Seats of a request; upstream's bounds.
+pub static SEATS: Scale = Scale { bounds: &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0], per_unit: 1.0 };
+/// Watchers of a resource; upstream's bounds.
+pub static WATCHERS: Scale = Scale { bounds: &[0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0], per_unit: 1.0 };
+
 /// A histogram.
 pub struct Histogram {
     scale: &'static Scale,
@@ -63,6 +73,11 @@ impl Histogram {
             total += bucket.load(Ordering::Relaxed);
             (bound, total)
         })
+    }
+
+    /// How many observations there are.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
     /// The sum of all observations, in the unit that is shown.

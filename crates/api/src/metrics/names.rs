@@ -4,23 +4,23 @@ macro_rules! names {
     ($($(#[$doc:meta])* $variant:ident $kind:ident $name:literal $help:literal;)*) => {
         /// A metric.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Name {
+        pub(crate) enum Name {
             $(#[doc = $help] $variant,)*
         }
 
         impl Name {
             /// As it is exposed.
-            pub(super) fn as_str(self) -> &'static str {
+            pub(crate) fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
             /// What it says, in one sentence.
-            pub(super) fn help(self) -> &'static str {
+            pub(crate) fn help(self) -> &'static str {
                 match self { $(Self::$variant => $help,)* }
             }
 
             /// `counter`, `gauge` or `histogram`.
-            pub(super) fn kind(self) -> &'static str {
+            pub(crate) fn kind(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($kind),)* }
             }
         }
@@ -30,6 +30,27 @@ macro_rules! names {
 names! {
     Admission histogram "apiserver_admission_controller_admission_duration_seconds" "Time that an admission plugin took for a write.";
     AuditEvents counter "apiserver_audit_event_total" "Audit events that were written; there is no audit log.";
+    FlowCurrent gauge "apiserver_flowcontrol_current_limit_seats" "Seats that a priority level has now.";
+    FlowDemandAverage gauge "apiserver_flowcontrol_demand_seats_average" "Seats that were asked for in the last period, on average.";
+    FlowDemandHigh gauge "apiserver_flowcontrol_demand_seats_high_watermark" "The most seats that were asked for at once in the last period.";
+    FlowDemandSmoothed gauge "apiserver_flowcontrol_demand_seats_smoothed" "Seats that were asked for, smoothed over periods.";
+    FlowDemandDeviation gauge "apiserver_flowcontrol_demand_seats_stdev" "Standard deviation of the seats asked for, as that of independent requests.";
+    FlowDispatched counter "apiserver_flowcontrol_dispatched_requests_total" "Requests that got their seats.";
+    FlowEstimatedSeats histogram "apiserver_flowcontrol_work_estimated_seats" "Seats that requests were estimated to take.";
+    FlowExecuting gauge "apiserver_flowcontrol_current_executing_requests" "Requests that have seats.";
+    FlowExecutingSeats gauge "apiserver_flowcontrol_current_executing_seats" "Seats that requests have.";
+    FlowExecutionSeconds histogram "apiserver_flowcontrol_request_execution_seconds" "Time that requests had their seats.";
+    FlowLower gauge "apiserver_flowcontrol_lower_limit_seats" "The least seats that a priority level has.";
+    FlowNominal gauge "apiserver_flowcontrol_nominal_limit_seats" "Seats that a priority level has by its shares.";
+    FlowQueueLength histogram "apiserver_flowcontrol_request_queue_length_after_enqueue" "Length of a queue after a request came into it.";
+    FlowRejected counter "apiserver_flowcontrol_rejected_requests_total" "Requests that were turned away.";
+    FlowTarget gauge "apiserver_flowcontrol_target_seats" "Seats that a priority level should have if there were enough.";
+    FlowUnaccommodated counter "apiserver_flowcontrol_request_dispatch_no_accommodation_total" "Times that the next request found too few seats.";
+    FlowUpper gauge "apiserver_flowcontrol_upper_limit_seats" "The most seats that a priority level may have.";
+    FlowWaitSeconds histogram "apiserver_flowcontrol_request_wait_duration_seconds" "Time that requests waited for their seats.";
+    FlowWaiting gauge "apiserver_flowcontrol_current_inqueue_requests" "Requests that wait for seats.";
+    FlowWaitingSeats gauge "apiserver_flowcontrol_current_inqueue_seats" "Seats that are waited for.";
+    FlowWatchers histogram "apiserver_flowcontrol_watch_count_samples" "Watchers that a write has to tell.";
     Inflight gauge "apiserver_current_inflight_requests" "Requests that are being answered and will end by themselves.";
     LongRunning gauge "apiserver_longrunning_requests" "Answers that are open for as long as the client likes.";
     RequestSeconds histogram "apiserver_request_duration_seconds" "Time from a request to the head of its answer.";

@@ -7,22 +7,22 @@ use super::names::Name;
 
 /// A page in the making.
 #[derive(Default)]
-pub(super) struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
     /// Begins a metric: everything until the next belongs to it.
-    pub(super) fn begin(&mut self, name: Name) {
+    pub(crate) fn begin(&mut self, name: Name) {
         let (text, help, kind) = (name.as_str(), name.help(), name.kind());
         let _ = writeln!(self.0, "# HELP {text} {help}\n# TYPE {text} {kind}");
     }
 
     /// One value; `labels` as [`push_label`] made them.
-    pub(super) fn value(&mut self, name: Name, labels: &str, value: f64) {
+    pub(crate) fn value(&mut self, name: Name, labels: &str, value: f64) {
         self.line(name.as_str(), "", labels, value);
     }
 
     /// Buckets, sum and count.
-    pub(super) fn histogram(&mut self, name: Name, labels: &str, histogram: &Histogram) {
+    pub(crate) fn histogram(&mut self, name: Name, labels: &str, histogram: &Histogram) {
         let mut count = 0;
         for (bound, total) in histogram.cumulative() {
             let mut with_bound = labels.to_owned();
@@ -35,7 +35,7 @@ impl Page {
     }
 
     /// The whole text.
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.0
     }
 
@@ -49,7 +49,7 @@ impl Page {
 }
 
 /// Appends `name="value"`.
-pub(super) fn push_label(text: &mut String, name: &str, value: &str) {
+pub(crate) fn push_label(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() {
         text.push(',');
     }

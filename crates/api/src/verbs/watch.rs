@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -61,6 +62,7 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
         shutdown: Box::pin(async move { shutdown.wait().await }),
         server: Arc::clone(server),
         ended: false,
+        counted: None,
     };
     watcher.start(&options).await?;
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -95,6 +97,24 @@ struct Watch {
     timer: Pin<Box<tokio::time::Sleep>>,
     shutdown: BoxFuture<'static, ()>,
     ended: bool,
+    /// Held while it counts among the watchers of the collection.
+    counted: Option<Counted>,
+}
+
+/// One more watcher of a collection until it is dropped.
+struct Counted(Arc<Collection>);
+
+impl Counted {
+    fn new(collection: &Arc<Collection>) -> Self {
+        collection.watchers.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(collection))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where changes come from.
@@ -156,6 +176,9 @@ impl Watch {
         };
         self.floor = if version.is_some_and(|version| version > after) { self.floor } else { 0 };
         self.delivered = after.max(self.floor);
+        if self.selection.name().is_none() {
+            self.counted = Some(Counted::new(&self.subject.collection));
+        }
         let (kind, selection) = (Arc::clone(&self.subject.kind), Arc::clone(&self.selection));
         let filter: Option<Filter<Item>> = if selection.is_everything() {
             None

@@ -5,6 +5,7 @@ mod admission;
 mod backend;
 mod certificates;
 mod custom;
+mod flow_control;
 mod generated;
 mod lists;
 mod metrics;

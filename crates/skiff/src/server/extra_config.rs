@@ -28,10 +28,28 @@ const FLAGS: &[Flag] = &[
         set: |config, value| boolean(value).map(|value| config.anonymous = value),
     },
     Flag {
+        name: "enable-priority-and-fairness",
+        value: "BOOL",
+        help: "Whether FlowSchemas and PriorityLevelConfigurations decide which requests go first.",
+        set: |config, value| boolean(value).map(|value| config.flow_control.enabled = value),
+    },
+    Flag {
         name: "event-ttl",
         value: "DURATION",
         help: "How long Events are kept.",
         set: |config, value| positive_duration(value).map(|value| config.limits.event_ttl = value),
+    },
+    Flag {
+        name: "max-mutating-requests-inflight",
+        value: "NUMBER",
+        help: "Writes at once; with max-requests-inflight, the seats that priority levels share.",
+        set: |config, value| in_flight(value).map(|value| config.limits.mutating_inflight_max = value),
+    },
+    Flag {
+        name: "max-requests-inflight",
+        value: "NUMBER",
+        help: "Reads at once; with max-mutating-requests-inflight, the seats that priority levels share.",
+        set: |config, value| in_flight(value).map(|value| config.limits.inflight_max = value),
     },
     Flag {
         name: "min-request-timeout",
@@ -152,6 +170,11 @@ where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
     value.parse().with_context(|| format!("{value:?} is no number in range"))
+}
+
+/// Requests at once; 0 is no limit.
+fn in_flight(value: &str) -> Result<usize> {
+    Ok(number::<u32>(value)? as usize)
 }
 
 /// A duration as Go writes it, zero allowed.
