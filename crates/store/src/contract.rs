@@ -30,6 +30,8 @@ pub struct Entry {
     pub create_revision: Revision,
     /// The revision that wrote this value.
     pub mod_revision: Revision,
+    /// How often the key was written since it was made, 1 at first; 0 in the entry of a delete.
+    pub version: u64,
     /// The lease that removes the key when it ends.
     pub lease: Option<LeaseId>,
 }
@@ -63,6 +65,55 @@ pub struct Deleted {
     pub revision: Revision,
     /// What was deleted.
     pub previous: Entry,
+}
+
+/// Writes that happen together or not at all, if everything expected holds.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Keys and what must hold for each, written or not.
+    pub expect: Vec<(Bytes, Expect)>,
+    /// Ranges of keys (an empty end for no upper bound) in which nothing may have been put later
+    /// than the revision.
+    pub unwritten: Vec<(Bytes, Bytes, Revision)>,
+    /// The writes, in order. No key stands here twice.
+    pub writes: Vec<Write>,
+}
+
+/// One write of a [`Commit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Writes the key.
+    Put {
+        /// The key.
+        key: Bytes,
+        /// Its value.
+        value: Bytes,
+        /// The lease that removes the key when it ends.
+        lease: Option<LeaseId>,
+    },
+    /// Deletes the key; an absent one is a [`Error::Conflict`].
+    Delete {
+        /// The key.
+        key: Bytes,
+    },
+}
+
+impl Write {
+    /// The key that is written.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// A commit that happened.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The revision of the last write; the store's revision if there was none.
+    pub revision: Revision,
+    /// What each write replaced or deleted.
+    pub previous: Vec<Option<Entry>>,
 }
 
 /// One key, read.
@@ -138,7 +189,9 @@ pub enum Event {
     Progress(Revision),
 }
 
-/// A stream of changes in revision order without gaps. It ends after an error.
+/// A stream of changes in revision order without gaps. It ends after an error, and never between
+/// two changes of one revision (an engine may give the keys of an ended lease, or the writes of a
+/// [`Commit`], one revision together).
 pub struct Watch {
     events: BoxStream<'static, Result<Event, Error>>,
     frontier: Arc<dyn Frontier>,
@@ -195,6 +248,17 @@ pub struct Lease {
     pub id: LeaseId,
     /// How long it lives without being kept alive.
     pub ttl: Duration,
+}
+
+/// A lease and what hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseStatus {
+    /// The lease.
+    pub lease: Lease,
+    /// How long it lives if nobody keeps it alive.
+    pub remaining: Duration,
+    /// The keys it takes along, in order.
+    pub keys: Vec<Bytes>,
 }
 
 /// What an acknowledged write survives.
@@ -266,6 +330,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes `key` if `expect` holds. An absent key is a [`Error::Conflict`] with no entry.
     async fn delete(&self, key: Bytes, expect: Expect) -> Result<Deleted, Error>;
 
+    /// Makes several writes as one: whoever reads or watches sees all of them or none, and the
+    /// watch gives them without others in between. What does not hold is a [`Error::Conflict`]
+    /// and nothing happens.
+    async fn commit(&self, commit: Commit) -> Result<Committed, Error>;
+
     /// Reads one key.
     async fn get(&self, key: &[u8], revision: Option<Revision>) -> Result<Found, Error>;
 
@@ -291,7 +360,17 @@ pub trait Store: Send + Sync + 'static {
     /// Ends the lease now and deletes its keys, each with a revision of its own.
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
 
-    /// The revision of the last write.
+    /// What is known about a lease.
+    async fn lease(&self, lease: LeaseId) -> Result<LeaseStatus, Error>;
+
+    /// All leases, in order.
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error>;
+
+    /// Whether the store can be read and written now, for health checks.
+    async fn check(&self) -> Result<(), Error>;
+
+    /// The revision of the last write, as far as this engine has heard: others may write to a
+    /// store that is shared.
     fn revision(&self) -> Revision;
 
     /// What an acknowledged write survives.

@@ -31,8 +31,8 @@ pub mod memory;
 pub mod suite;
 
 pub use contract::{
-    Deleted, Durability, Entry, Error, Event, EventKind, Expect, Found, Frontier, Lease, LeaseId, Outstanding, Put,
-    REVISION_FIRST, Range, RangeResult, Revision, Store, Watch, prefix_end,
+    Commit, Committed, Deleted, Durability, Entry, Error, Event, EventKind, Expect, Found, Frontier, Lease, LeaseId,
+    LeaseStatus, Outstanding, Put, REVISION_FIRST, Range, RangeResult, Revision, Store, Watch, Write, prefix_end,
 };
 pub use index::WATCH_BUFFER_EVENTS;
 pub use limits::Limits;

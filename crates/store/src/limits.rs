@@ -35,7 +35,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(crate) fn check(&self, key: &Bytes, value: &Bytes) -> Result<(), Error> {
+    /// Whether a key and its value may be written.
+    ///
+    /// # Errors
+    /// The key is empty, or one of both is over its limit.
+    pub fn check(&self, key: &Bytes, value: &Bytes) -> Result<(), Error> {
         if key.is_empty() {
             return Err(Error::Invalid("the key is empty".into()));
         }

@@ -12,10 +12,10 @@ use skiff_base::Clock;
 use tokio::time::Instant;
 
 use crate::contract::{
-    Deleted, Durability, Entry, Error, Expect, Found, Lease, LeaseId, Put, REVISION_FIRST, Range, RangeResult,
-    Revision, Store, Watch,
+    Commit, Committed, Deleted, Durability, Entry, Error, Expect, Found, Lease, LeaseId, LeaseStatus, Put,
+    REVISION_FIRST, Range, RangeResult, Revision, Store, Watch,
 };
-use crate::index::{self, Change, Index, LeaseState, plan_delete, plan_put, sweep};
+use crate::index::{self, Change, Index, LeaseState, plan_commit, plan_delete, plan_put, sweep};
 use crate::keeper::{History, Keeper, Kept};
 use crate::limits::Limits;
 
@@ -164,6 +164,24 @@ impl Store for MemoryStore {
         Ok(deleted)
     }
 
+    async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        commit.check(&self.inner.limits)?;
+        self.before_write().await?;
+        let committed = {
+            let mut index = self.inner.index.write();
+            let changes = plan_commit(&index, &Default::default(), index.revision() + 1, &commit)?;
+            for change in &changes {
+                self.inner.apply(&mut index, change.clone());
+            }
+            Committed {
+                revision: index.revision(),
+                previous: changes.iter().map(|change| change.previous.as_deref().cloned()).collect(),
+            }
+        };
+        self.after_write();
+        Ok(committed)
+    }
+
     async fn get(&self, key: &[u8], revision: Option<Revision>) -> Result<Found, Error> {
         self.inner.index.read().get(key, revision)
     }
@@ -202,6 +220,19 @@ impl Store for MemoryStore {
         self.before_write().await?;
         self.inner.revoke(lease, None)?;
         self.after_write();
+        Ok(())
+    }
+
+    async fn lease(&self, lease: LeaseId) -> Result<LeaseStatus, Error> {
+        let now = self.inner.clock.instant();
+        self.inner.index.read().leases.status(lease, now).ok_or(Error::NoLease(lease))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
+        Ok(self.inner.index.read().leases.iter().map(|(id, _)| id).collect())
+    }
+
+    async fn check(&self) -> Result<(), Error> {
         Ok(())
     }
 

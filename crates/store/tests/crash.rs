@@ -232,9 +232,9 @@ async fn damage_in_a_snapshot_or_a_missing_file_is_an_error() {
 #[tokio::test]
 async fn a_newer_format_is_named() {
     let (disk, _) = three_batches(0).await;
-    disk.tamper(SEGMENT, |bytes| bytes[8] = 2);
+    disk.tamper(SEGMENT, |bytes| bytes[8] = 3);
     let error = open(&disk, 300).unwrap_err().to_string();
-    assert!(error.contains("its format has version 2, this program reads version 1"), "{error}");
+    assert!(error.contains("its format has version 3, this program reads up to version 2"), "{error}");
 }
 
 #[tokio::test]

@@ -373,6 +373,7 @@ mod tests {
                 value: json::encode_untyped(&object).into(),
                 create_revision: 1,
                 mod_revision: 1,
+                version: 1,
                 lease: None,
             };
             policy.change(&group_prefix("c"), EventKind::Put, &entry);

@@ -1,9 +1,8 @@
 //! Serving the queue: decide a batch, make it durable, make it visible, acknowledge.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,8 +18,8 @@ use super::queue::{Operation, Queue, Reply};
 use super::recover::Recovered;
 use super::snapshot::{self, snapshot_name};
 use super::{Inner, Options, QUEUE_BYTES_MAX, ROOM_UNIT_BYTES, closed};
-use crate::contract::{Deleted, Entry, Error, EventKind, Expect, LeaseId, Put, Revision};
-use crate::index::{Change, Index, LeaseState, plan_delete, plan_put};
+use crate::contract::{Commit, Committed, Deleted, Entry, Error, EventKind, Expect, LeaseId, Put, Revision};
+use crate::index::{Change, Index, LeaseState, Overlay, plan_commit, plan_delete, plan_put};
 
 /// A fraction of what an `fdatasync` takes.
 const LINGER_MAX: Duration = Duration::from_micros(100);
@@ -30,8 +29,6 @@ pub(super) struct Writer {
     log: Log,
     frame: Frame,
     random: Random,
-    /// Set after a failed `fdatasync`: nothing more is written.
-    poison: Option<String>,
     /// Bytes of log since the snapshot.
     log_bytes: u64,
     /// A snapshot is due at this size of the log.
@@ -45,7 +42,7 @@ pub(super) struct Writer {
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Writer").field("log", &self.log).field("poison", &self.poison).finish_non_exhaustive()
+        formatter.debug_struct("Writer").field("log", &self.log).finish_non_exhaustive()
     }
 }
 
@@ -53,6 +50,8 @@ impl std::fmt::Debug for Writer {
 enum Outcome {
     Put(Change, Reply<Put>),
     Deleted(Change, Reply<Deleted>),
+    /// The revision is what the store is at when nothing is written.
+    Committed(Vec<Change>, Revision, Reply<Committed>),
     Granted(LeaseId, Duration, Reply<LeaseId>),
     Revoked(LeaseId, Vec<Change>, Reply<()>),
     Compacted(Revision, Reply<()>),
@@ -71,7 +70,6 @@ impl Inner {
             log: log.with_ahead(options.log_ahead_bytes),
             frame: Frame::new(),
             random: options.random,
-            poison: None,
             log_bytes,
             snapshot_due: min.max(snapshot_bytes),
             snapshot_log_bytes_min: min,
@@ -89,6 +87,7 @@ impl Inner {
             limits: options.limits,
             clock: options.clock,
             is_closed: AtomicBool::new(false),
+            poison: OnceLock::new(),
             jobs: watch::Sender::new(0),
             lock: Mutex::new(Some(lock)),
         }
@@ -118,14 +117,14 @@ impl Inner {
 
     fn commit(self: &Arc<Self>, batch: Vec<Operation>) {
         let mut writer = self.writer.lock();
-        if let Some(cause) = &writer.poison {
+        if let Some(cause) = self.poison.get() {
             let error = Error::Unavailable(cause.clone());
             batch.into_iter().for_each(|operation| operation.fail(error.clone()));
             return;
         }
         writer.frame.clear();
         let outcomes = decide(&self.index.read(), batch, &mut writer.frame, self.clock.instant());
-        if let Err(error) = writer.append() {
+        if let Err(error) = writer.append(&self.poison) {
             drop(writer);
             outcomes.into_iter().for_each(|outcome| outcome.fail(&error));
             return;
@@ -141,6 +140,7 @@ impl Inner {
         for outcome in outcomes {
             match outcome {
                 Outcome::Put(change, _) | Outcome::Deleted(change, _) => index.apply(change.clone()),
+                Outcome::Committed(changes, ..) => changes.iter().for_each(|change| index.apply(change.clone())),
                 Outcome::Granted(lease, ttl, _) => {
                     let deadline = Some(self.clock.instant() + *ttl);
                     index.leases.insert(*lease, LeaseState { ttl: *ttl, deadline });
@@ -223,7 +223,7 @@ impl Inner {
 }
 
 impl Writer {
-    fn append(&mut self) -> Result<(), Error> {
+    fn append(&mut self, poison: &OnceLock<String>) -> Result<(), Error> {
         if self.frame.is_empty() {
             return Ok(());
         }
@@ -239,8 +239,7 @@ impl Writer {
                      opened again"
                 );
                 tracing::error!(%error, "fdatasync of the log failed, refusing further writes");
-                self.poison = Some(cause.clone());
-                cause
+                poison.get_or_init(|| cause).clone()
             }
         };
         Err(Error::Unavailable(error))
@@ -249,14 +248,14 @@ impl Writer {
 
 /// Decides a batch and puts what happens into `frame`.
 fn decide(index: &Index, batch: Vec<Operation>, frame: &mut Frame, now: Instant) -> Vec<Outcome> {
-    let mut round = Round { index, written: HashMap::new(), next: index.revision() + 1, frame };
+    let mut round = Round { index, written: Overlay::new(), next: index.revision() + 1, frame };
     batch.into_iter().map(|operation| round.decide(operation, now)).collect()
 }
 
 struct Round<'a> {
     index: &'a Index,
     /// The batch's own writes; `None` for a delete.
-    written: HashMap<Bytes, Option<Arc<Entry>>>,
+    written: Overlay,
     next: Revision,
     frame: &'a mut Frame,
 }
@@ -271,6 +270,10 @@ impl Round<'_> {
             Operation::Delete { key, expect, reply } => match self.delete(&key, expect) {
                 Ok(change) => Outcome::Deleted(change, reply),
                 Err(error) => Outcome::Refused(Operation::Delete { key, expect, reply }, error),
+            },
+            Operation::Commit { commit, reply } => match self.commit(&commit) {
+                Ok(changes) => Outcome::Committed(changes, self.next - 1, reply),
+                Err(error) => Outcome::Refused(Operation::Commit { commit, reply }, error),
             },
             Operation::Grant { ttl, reply } => {
                 let lease = self.index.leases.next();
@@ -319,6 +322,12 @@ impl Round<'_> {
         Ok(change)
     }
 
+    fn commit(&mut self, commit: &Commit) -> Result<Vec<Change>, Error> {
+        let changes = plan_commit(self.index, &self.written, self.next, commit)?;
+        changes.iter().for_each(|change| self.take(change));
+        Ok(changes)
+    }
+
     fn revoke(&mut self, lease: LeaseId) -> Result<Vec<Change>, Error> {
         let keys = self.index.leases.keys(lease).ok_or(Error::NoLease(lease))?;
         let changes: Result<Vec<_>, _> = keys.iter().map(|key| self.delete(key, Expect::Any)).collect();
@@ -350,6 +359,10 @@ impl Outcome {
                 let deleted = previous.map(|previous| Deleted { revision: change.revision(), previous });
                 drop(reply.send(deleted.ok_or(Error::Conflict { current: None })));
             }
+            Self::Committed(changes, revision, reply) => {
+                let previous = changes.into_iter().map(|change| change.previous.as_deref().cloned()).collect();
+                drop(reply.send(Ok(Committed { revision, previous })));
+            }
             Self::Granted(lease, _, reply) => drop(reply.send(Ok(lease))),
             Self::Revoked(_, _, reply) | Self::Compacted(_, reply) | Self::Nothing(reply) => drop(reply.send(Ok(()))),
             Self::Refused(operation, error) => operation.fail(error),
@@ -361,6 +374,7 @@ impl Outcome {
         match self {
             Self::Put(_, reply) => drop(reply.send(Err(error))),
             Self::Deleted(_, reply) => drop(reply.send(Err(error))),
+            Self::Committed(_, _, reply) => drop(reply.send(Err(error))),
             Self::Granted(_, _, reply) => drop(reply.send(Err(error))),
             Self::Revoked(_, _, reply) | Self::Compacted(_, reply) | Self::Nothing(reply) => {
                 drop(reply.send(Err(error)));

@@ -21,7 +21,10 @@ use crate::index::Change;
 const MAGIC: &[u8; 8] = b"skiff\0kv";
 
 /// The format that is written. A reader that finds a newer one says so instead of guessing.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+
+/// The oldest format that is read. Before 2, snapshots did not say how often a key was written.
+const VERSION_MIN: u32 = 1;
 
 pub(super) const HEADER_BYTES: usize = 48;
 pub(super) const FRAME_HEADER_BYTES: usize = 16;
@@ -66,8 +69,8 @@ impl Header {
             return Err("this is not a file of a skiff store".into());
         }
         let version = reader.u32().unwrap_or_default();
-        if version != VERSION {
-            return Err(format!("its format has version {version}, this program reads version {VERSION}"));
+        if !(VERSION_MIN..=VERSION).contains(&version) {
+            return Err(format!("its format has version {version}, this program reads up to version {VERSION}"));
         }
         if crc32fast::hash(&bytes[..40]).to_le_bytes() != bytes[40..44] {
             return Err("the checksum of the header is wrong".into());
@@ -150,6 +153,13 @@ impl Frame {
         self.blob(&entry.value);
     }
 
+    /// The state of a key in a snapshot: how often it was written cannot be counted again there.
+    pub(super) fn state(&mut self, entry: &Entry) {
+        self.0.push(STATE);
+        self.u64(entry.version);
+        self.put(entry);
+    }
+
     pub(super) fn grant(&mut self, lease: LeaseId, ttl: Duration) {
         self.0.push(GRANT);
         self.u64(lease);
@@ -198,6 +208,7 @@ const COMPACT: u8 = 5;
 const META: u8 = 6;
 const HISTORY: u8 = 7;
 const END: u8 = 8;
+const STATE: u8 = 9;
 
 /// One record, read.
 #[derive(Debug, PartialEq, Eq)]
@@ -256,12 +267,11 @@ struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     fn record(&mut self) -> Option<Record> {
         Some(match self.take(1)?[0] {
-            PUT => {
-                let (mod_revision, create_revision, lease) = (self.u64()?, self.u64()?, self.u64()?);
-                let key = Bytes::copy_from_slice(self.blob()?);
-                let value = Bytes::copy_from_slice(self.blob()?);
-                let lease = (lease != 0).then_some(lease);
-                Record::Put(Arc::new(Entry { key, value, create_revision, mod_revision, lease }))
+            PUT => self.put(1)?,
+            STATE => {
+                let version = self.u64()?;
+                (self.take(1)? == [PUT]).then_some(())?;
+                self.put(version)?
             }
             DELETE => Record::Delete { revision: self.u64()?, key: Bytes::copy_from_slice(self.blob()?) },
             GRANT => Record::Grant { lease: self.u64()?, ttl: Duration::from_nanos(self.u64()?) },
@@ -272,6 +282,14 @@ impl<'a> Reader<'a> {
             END => Record::End,
             _ => return None,
         })
+    }
+
+    fn put(&mut self, version: u64) -> Option<Record> {
+        let (mod_revision, create_revision, lease) = (self.u64()?, self.u64()?, self.u64()?);
+        let key = Bytes::copy_from_slice(self.blob()?);
+        let value = Bytes::copy_from_slice(self.blob()?);
+        let lease = (lease != 0).then_some(lease);
+        Some(Record::Put(Arc::new(Entry { key, value, create_revision, mod_revision, version, lease })))
     }
 
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {

@@ -21,8 +21,8 @@ pub mod simulated_disk;
 mod snapshot;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +37,8 @@ use self::disk::{Disk, DiskLock, MachineDisk};
 use self::queue::{Operation, Queue};
 pub use self::recover::{Dropped, OpenError, Recovery};
 use crate::contract::{
-    Deleted, Durability, Error, Expect, Found, Lease, LeaseId, Put, Range, RangeResult, Revision, Store, Watch,
+    Commit, Committed, Deleted, Durability, Error, Expect, Found, Lease, LeaseId, LeaseStatus, Put, Range, RangeResult,
+    Revision, Store, Watch,
 };
 use crate::index::{self, Index, sweep};
 use crate::keeper::{History, Keeper, Kept};
@@ -87,6 +88,8 @@ struct Inner {
     limits: Limits,
     clock: Clock,
     is_closed: AtomicBool,
+    /// Set after a failed `fdatasync`: nothing more is written.
+    poison: OnceLock<String>,
     /// Jobs on blocking threads: the server of the queue, a snapshot.
     jobs: watch::Sender<usize>,
     lock: Mutex<Option<DiskLock>>,
@@ -206,6 +209,11 @@ impl Store for EmbeddedStore {
         self.submit(|reply| Operation::Delete { key, expect, reply }).await
     }
 
+    async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        commit.check(&self.inner.limits)?;
+        self.submit(|reply| Operation::Commit { commit, reply }).await
+    }
+
     async fn get(&self, key: &[u8], revision: Option<Revision>) -> Result<Found, Error> {
         self.inner.index.read().get(key, revision)
     }
@@ -238,6 +246,22 @@ impl Store for EmbeddedStore {
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error> {
         self.submit(|reply| Operation::Revoke { lease, expired_by: None, reply }).await
+    }
+
+    async fn lease(&self, lease: LeaseId) -> Result<LeaseStatus, Error> {
+        let now = self.inner.clock.instant();
+        self.inner.index.read().leases.status(lease, now).ok_or(Error::NoLease(lease))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
+        Ok(self.inner.index.read().leases.iter().map(|(id, _)| id).collect())
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        if self.inner.is_closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        self.inner.poison.get().map_or(Ok(()), |cause| Err(Error::Unavailable(cause.clone())))
     }
 
     fn revision(&self) -> Revision {

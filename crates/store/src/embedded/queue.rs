@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::contract::{Deleted, Error, Expect, LeaseId, Put, Revision};
+use crate::contract::{Commit, Committed, Deleted, Error, Expect, LeaseId, Put, Revision, Write};
 
 /// One batch is one write and one `fdatasync`; more operations make the acknowledgement late
 /// without making it cheaper.
@@ -23,6 +23,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub(super) enum Operation {
     Put { key: Bytes, value: Bytes, expect: Expect, lease: Option<LeaseId>, reply: Reply<Put> },
     Delete { key: Bytes, expect: Expect, reply: Reply<Deleted> },
+    Commit { commit: Commit, reply: Reply<Committed> },
     Grant { ttl: Duration, reply: Reply<LeaseId> },
     Revoke { lease: LeaseId, expired_by: Option<Instant>, reply: Reply<()> },
     Compact { revision: Revision, reply: Reply<()> },
@@ -32,7 +33,7 @@ impl Operation {
     /// Whether it is decided on the state that is durable, so that nothing may stand before it
     /// in its batch.
     fn is_alone(&self) -> bool {
-        !matches!(self, Self::Put { .. } | Self::Delete { .. })
+        !matches!(self, Self::Put { .. } | Self::Delete { .. } | Self::Commit { .. })
     }
 
     /// The bytes it adds to the log, about.
@@ -42,6 +43,9 @@ impl Operation {
             + match self {
                 Self::Put { key, value, .. } => key.len() + value.len(),
                 Self::Delete { key, .. } => key.len(),
+                Self::Commit { commit, .. } => {
+                    commit.writes.iter().map(|write| RECORD_BYTES + write_bytes(write)).sum()
+                }
                 _ => 0,
             }
     }
@@ -52,9 +56,17 @@ impl Operation {
         match self {
             Self::Put { reply, .. } => drop(reply.send(Err(error))),
             Self::Delete { reply, .. } => drop(reply.send(Err(error))),
+            Self::Commit { reply, .. } => drop(reply.send(Err(error))),
             Self::Grant { reply, .. } => drop(reply.send(Err(error))),
             Self::Revoke { reply, .. } | Self::Compact { reply, .. } => drop(reply.send(Err(error))),
         }
+    }
+}
+
+fn write_bytes(write: &Write) -> usize {
+    match write {
+        Write::Put { key, value, .. } => key.len() + value.len(),
+        Write::Delete { key } => key.len(),
     }
 }
 

@@ -301,7 +301,10 @@ fn apply(index: &mut Index, record: Record) -> Result<(), String> {
             let previous = index.present(&entry.key).cloned();
             let entry = match &previous {
                 // Keys exist once, as when they were written.
-                Some(previous) => Arc::new(Entry { key: previous.key.clone(), ..Entry::clone(&entry) }),
+                Some(previous) => {
+                    let version = previous.version + 1;
+                    Arc::new(Entry { key: previous.key.clone(), version, ..Entry::clone(&entry) })
+                }
                 None => entry,
             };
             index.apply(Change { kind: EventKind::Put, entry, previous });

@@ -58,7 +58,7 @@ fn write_partial(disk: &dyn Disk, random: &Random, sequence: u64, view: &View, n
     let living = view.current.values().filter(|entry| entry.mod_revision <= view.compacted);
     let taken = history().filter_map(|change| change.previous.as_ref());
     for entry in living.chain(taken.filter(|entry| entry.mod_revision <= view.compacted)) {
-        writer.frame.put(entry);
+        writer.frame.state(entry);
         writer.flush_full()?;
     }
     writer.frame.history();

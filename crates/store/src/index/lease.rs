@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::contract::{Entry, Lease, LeaseId};
+use crate::contract::{Entry, Lease, LeaseId, LeaseStatus};
 
 /// One lease as it is written down. Its time starts anew when the store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,17 @@ impl Leases {
         for id in all {
             self.renew(id, now);
         }
+    }
+
+    /// What is known about a lease at `now`; `None` if there is no such lease.
+    pub(crate) fn status(&self, id: LeaseId, now: Instant) -> Option<LeaseStatus> {
+        let held = self.held.get(&id)?;
+        let remaining = held.state.deadline.map_or(held.state.ttl, |deadline| deadline.saturating_duration_since(now));
+        Some(LeaseStatus {
+            lease: Lease { id, ttl: held.state.ttl },
+            remaining,
+            keys: held.keys.iter().cloned().collect(),
+        })
     }
 
     /// The keys a lease takes along, in order; `None` if there is no such lease.

@@ -9,6 +9,7 @@
 //! [`Index::apply`] makes a decided [`Change`] visible and tells the watchers. An engine with a
 //! log makes the change durable between the two. The index knows neither tasks nor files.
 
+mod commit;
 mod lease;
 mod read;
 mod watch;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, Vector};
 use parking_lot::RwLock;
 
+pub(crate) use self::commit::{Overlay, plan_commit};
 pub(crate) use self::lease::{LeaseState, Leases};
 pub(crate) use self::read::range;
 pub use self::watch::WATCH_BUFFER_EVENTS;
@@ -103,6 +105,7 @@ pub(crate) fn plan_put(
         value: Bytes::copy_from_slice(value),
         create_revision: present.map_or(next, |present| present.create_revision),
         mod_revision: next,
+        version: present.map_or(0, |present| present.version) + 1,
         lease,
     };
     Ok(Change { kind: EventKind::Put, entry: Arc::new(entry), previous: present.cloned() })
@@ -118,10 +121,11 @@ pub(crate) fn plan_delete(present: Option<&Arc<Entry>>, next: Revision, expect: 
 
 /// The entry that stands for a delete.
 pub(crate) fn tombstone(key: Bytes, revision: Revision) -> Entry {
-    Entry { key, value: Bytes::new(), create_revision: 0, mod_revision: revision, lease: None }
+    Entry { key, value: Bytes::new(), create_revision: 0, mod_revision: revision, version: 0, lease: None }
 }
 
-fn check(present: Option<&Arc<Entry>>, expect: Expect) -> Result<(), Error> {
+/// Whether `expect` holds for what is there.
+pub(crate) fn check(present: Option<&Arc<Entry>>, expect: Expect) -> Result<(), Error> {
     let holds = match expect {
         Expect::Any => true,
         Expect::Absent => present.is_none(),

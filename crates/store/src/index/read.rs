@@ -78,6 +78,21 @@ impl Index {
         (at < old.until).then_some(&old.entry)
     }
 
+    /// A living key of a range that was put later than `revision`.
+    pub(super) fn put_after<'a>(
+        &'a self,
+        start: &Bytes,
+        end: &Bytes,
+        revision: Revision,
+        overlay: &'a super::commit::Overlay,
+    ) -> Option<&'a Arc<Entry>> {
+        let range = Range { start: start.clone(), end: end.clone(), ..Range::default() };
+        let within = |key: &Bytes| key >= start && (end.is_empty() || key < end);
+        let written = overlay.iter().filter(|(key, _)| within(key)).filter_map(|(_, entry)| entry.as_ref());
+        let found = written.chain(living(&self.current, &range).filter(|entry| !overlay.contains_key(&entry.key)));
+        found.into_iter().find(|entry| entry.mod_revision > revision)
+    }
+
     /// Merges the living keys that are old enough with the superseded ones that were valid.
     fn past(&self, range: &Range, at: Revision, taken: &mut Taken) {
         let mut living = living(&self.current, range).filter(|entry| entry.mod_revision <= at).peekable();

@@ -8,11 +8,13 @@
 //! the contract is broken; it is compiled for tests only (feature `testing`).
 
 mod basics;
+mod commits;
 mod leases;
 mod model;
 mod watches;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +25,7 @@ pub use self::basics::{
     conditions_decide_writes, every_write_takes_one_revision, ranges_are_ordered_counted_and_limited,
     the_past_can_be_read,
 };
+pub use self::commits::{commits_are_seen_whole, commits_happen_together_or_not_at_all};
 pub use self::leases::{
     history_is_compacted_by_age, kept_leases_live, leases_end_on_time, revoked_leases_take_their_keys,
 };
@@ -42,6 +45,21 @@ pub trait Subject: Send {
 
     /// Closes and opens it again; engines without a disk do nothing.
     async fn reopen(&mut self) {}
+
+    /// How long leases live in the tests. Engines in real time want a short one.
+    fn lease_ttl(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    /// The engine's [`crate::Limits::history_age`].
+    fn history_age(&self) -> Duration {
+        crate::Limits::default().history_age
+    }
+
+    /// How much earlier or later than said something may happen.
+    fn precision(&self) -> Duration {
+        Duration::from_millis(10)
+    }
 }
 
 /// The memory engine as a subject.
@@ -63,23 +81,45 @@ impl Subject for MemorySubject {
     }
 }
 
-/// Makes one test of each rule of the contract: `suite!(module, || async { subject })`.
+/// Makes one test of each rule of the contract: `suite!(module, || async { subject })`. With
+/// `suite!(module, real time, || async { Option<subject> })` no time is simulated, and without a
+/// subject the test is skipped.
 #[macro_export]
 macro_rules! suite {
     ($module:ident, $open:expr) => {
         mod $module {
             use super::*;
 
-            $crate::suite!(@threads $open;
+            $crate::suite!(@rules threads paused $open);
+        }
+    };
+    ($module:ident, real time, $open:expr) => {
+        mod $module {
+            use super::*;
+
+            $crate::suite!(@rules real real $open);
+        }
+    };
+    (@rules $threads:ident $paused:ident $open:expr) => {
+            $crate::suite!(@$threads $open;
                 a_fresh_store_is_empty bad_input_is_refused compaction_forgets_and_says_so
                 concurrent_creates_have_one_winner conditions_decide_writes every_write_takes_one_revision
                 ranges_are_ordered_counted_and_limited the_past_can_be_read revoked_leases_take_their_keys
+                commits_are_seen_whole commits_happen_together_or_not_at_all
                 a_frontier_tells_what_to_wait_for a_slow_watcher_is_cut_alone watches_replay_then_follow
                 watches_see_every_change_once_under_load watches_see_their_range_only
                 random_operations_match_a_naive_model);
-            $crate::suite!(@paused $open;
+            $crate::suite!(@$paused $open;
                 history_is_compacted_by_age kept_leases_live leases_end_on_time);
-        }
+    };
+    (@real $open:expr; $($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let Some(mut subject) = ($open)().await else { return };
+                $crate::suite::$name(&mut subject).await;
+            }
+        )*
     };
     (@threads $open:expr; $($name:ident)*) => {
         $(

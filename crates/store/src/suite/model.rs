@@ -67,7 +67,8 @@ impl Model {
         let mut state = self.now().clone();
         let mod_revision = self.revision() + 1;
         let create_revision = state.get(key).map_or(mod_revision, |entry| entry.create_revision);
-        let entry = Entry { key: key.clone(), value: value.clone(), create_revision, mod_revision, lease };
+        let version = state.get(key).map_or(0, |entry| entry.version) + 1;
+        let entry = Entry { key: key.clone(), value: value.clone(), create_revision, mod_revision, version, lease };
         state.insert(key.clone(), entry.clone());
         self.states.push(state);
         entry
