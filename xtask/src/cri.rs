@@ -3,7 +3,7 @@
 //! The proto file is upstream's (`pkg/apis/runtime/v1/api.proto` of kubernetes/cri-api) and is not
 //! committed; what it declares is, without its prose. No `protoc` is needed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -29,7 +29,7 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     format(&target)
 }
 
-fn format(file: &PathBuf) -> Result<()> {
+pub(crate) fn format(file: &Path) -> Result<()> {
     let status = Command::new("rustfmt")
         .args(["--edition", "2024", "--config-path"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))

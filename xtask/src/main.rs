@@ -2,6 +2,7 @@
 
 mod cri;
 mod discovery;
+mod etcd;
 mod go_shapes;
 mod goldens;
 mod pack;
@@ -20,6 +21,7 @@ fn main() -> Result<()> {
     match (task.to_str(), folder) {
         (Some("cri"), Some(folder)) => cri::run(&folder),
         (Some("discovery"), Some(folder)) => discovery::run(&folder),
+        (Some("etcd"), Some(folder)) => etcd::run(&folder),
         (Some("go-shapes"), Some(folder)) => go_shapes::run(&folder),
         (Some("resources"), Some(folder)) => resources::run(&folder),
         (Some("schema-pack"), Some(folder)) => pack::run(&folder),
@@ -28,7 +30,7 @@ fn main() -> Result<()> {
         (Some("generated"), Some(folder)) => pack::check(&folder).and_then(|()| resources::check(&folder)),
         (Some("goldens"), Some(folder)) => goldens::run(&folder),
         _ => bail!(
-            "usage: cargo xtask cri|discovery|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
+            "usage: cargo xtask cri|discovery|etcd|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
         ),
     }
 }

@@ -175,6 +175,7 @@ pub enum EventKind {
 
 /// One change, or (without entry) the promise that no change up to `revision` is outstanding.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // nearly every event is a change
 pub enum Event {
     /// A change.
     Change {

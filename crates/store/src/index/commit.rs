@@ -50,7 +50,10 @@ pub(crate) fn plan_commit(
 
 impl Commit {
     /// Refuses what no store takes.
-    pub(crate) fn check(&self, limits: &Limits) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// A key or value over its limit, or a key that is written twice.
+    pub fn check(&self, limits: &Limits) -> Result<(), Error> {
         let mut keys = BTreeSet::new();
         for write in &self.writes {
             match write {
