@@ -49,7 +49,8 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     create(&local, "/api/v1/namespaces/default/services", &kubernetes_service(server)).await?;
     replace(&local, "/api/v1/namespaces/default/endpoints", &endpoints(server)).await?;
     replace(&local, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &endpoint_slice(server)).await?;
-    create_all(&local, "/apis/apiregistration.k8s.io/v1/apiservices", &api_services(server)).await?;
+    create_all(&local, "/apis/apiregistration.k8s.io/v1/apiservices", &crate::aggregation::register::own(server))
+        .await?;
     crate::flow_control::configure::start(server).await.map_err(|error| BootstrapError {
         path: "flow schemas and priority levels".into(),
         status: error.code,
@@ -57,6 +58,11 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     })?;
     crate::custom::start(server).await.map_err(|error| BootstrapError {
         path: "custom resource definitions".into(),
+        status: error.code,
+        message: error.message,
+    })?;
+    crate::aggregation::worker::start(server).await.map_err(|error| BootstrapError {
+        path: "API services".into(),
         status: error.code,
         message: error.message,
     })?;
@@ -228,51 +234,6 @@ fn endpoint_slice(server: &ApiServer) -> Tree {
     slice.set(&["endpoints"], vec![endpoint]);
     slice.set(&["ports"], vec![Tree::Map(port(advertise.port()))]);
     slice
-}
-
-/// Upstream's order of groups; unknown ones come last.
-fn group_priority(group: &str) -> i64 {
-    match group {
-        "" => 18_000,
-        "apps" => 17_800,
-        "events.k8s.io" => 17_750,
-        "authentication.k8s.io" => 17_700,
-        "authorization.k8s.io" => 17_600,
-        "autoscaling" => 17_500,
-        "batch" => 17_400,
-        "certificates.k8s.io" => 17_300,
-        "networking.k8s.io" => 17_200,
-        "policy" => 17_100,
-        "rbac.authorization.k8s.io" => 17_000,
-        "storage.k8s.io" => 16_800,
-        "apiextensions.k8s.io" | "admissionregistration.k8s.io" => 16_700,
-        "scheduling.k8s.io" => 16_600,
-        "coordination.k8s.io" => 16_500,
-        "node.k8s.io" => 16_300,
-        "discovery.k8s.io" => 16_200,
-        "flowcontrol.apiserver.k8s.io" => 16_100,
-        _ => 15_900,
-    }
-}
-
-fn api_services(server: &ApiServer) -> Vec<Tree> {
-    let registry = server.registry();
-    let mut services = Vec::new();
-    for (group, versions) in registry.groups() {
-        for (place, version) in versions.iter().enumerate() {
-            let name = if group.is_empty() { format!("{version}.") } else { format!("{version}.{group}") };
-            let mut service = object("apiregistration.k8s.io/v1", "APIService", "", &name);
-            labels(&mut service, &[("kube-aggregator.kubernetes.io/automanaged", "onstart")]);
-            if !group.is_empty() {
-                service.set(&["spec", "group"], group);
-            }
-            service.set(&["spec", "version"], *version);
-            service.set(&["spec", "groupPriorityMinimum"], group_priority(group));
-            service.set(&["spec", "versionPriority"], 15 - i64::try_from(place).unwrap_or(0));
-            services.push(service);
-        }
-    }
-    services
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use skiff_kinds::{Kind, Registry, Verbs};
 use skiff_object::{Key, Map, Tree, json};
 
+use crate::aggregation::{self, Group, Version};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::ApiResult;
@@ -45,7 +46,6 @@ pub fn version() -> Vec<u8> {
 
 /// `/`: every path there is.
 pub fn root(server: &ApiServer) -> Response<Body> {
-    let registry = server.registry();
     let mut paths = vec![
         "/.well-known/openid-configuration".to_owned(),
         "/api".into(),
@@ -59,12 +59,12 @@ pub fn root(server: &ApiServer) -> Response<Body> {
         "/readyz".into(),
         "/version".into(),
     ];
-    for (group, versions) in registry.groups() {
+    for Group { name: group, versions } in aggregation::groups(server) {
         if group.is_empty() {
-            paths.extend(versions.iter().map(|version| format!("/api/{version}")));
+            paths.extend(versions.iter().map(|version| format!("/api/{}", version.name)));
         } else {
             paths.push(format!("/apis/{group}"));
-            paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+            paths.extend(versions.iter().map(|version| format!("/apis/{group}/{}", version.name)));
         }
     }
     paths.sort();
@@ -117,7 +117,7 @@ pub fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Res
     let registry = server.registry();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     if matches!(parts.as_slice(), ["api" | "apis"]) && wants_aggregated(call) {
-        let tree = aggregated(&registry, parts == ["apis"]);
+        let tree = aggregated_of(server, &registry, &aggregation::groups(server), parts == ["apis"]);
         let mut response = respond::json_bytes(json::encode_untyped(&tree));
         response.headers_mut().insert(
             header::CONTENT_TYPE,
@@ -131,8 +131,8 @@ pub fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Res
     let document = match parts.as_slice() {
         ["api"] => Some((api_versions(server), "APIVersions")),
         ["api", "v1"] => resource_list(&registry, "", "v1").map(|list| (list, "APIResourceList")),
-        ["apis"] => Some((group_list(&registry), "APIGroupList")),
-        ["apis", group] => group_of(&registry, group).map(|found| (found, "APIGroup")),
+        ["apis"] => Some((group_list_of(&aggregation::groups(server)), "APIGroupList")),
+        ["apis", group] => find_group(&aggregation::groups(server), group).map(|found| (found, "APIGroup")),
         ["apis", group, version] => resource_list(&registry, group, version).map(|list| (list, "APIResourceList")),
         _ => None,
     };
@@ -171,35 +171,39 @@ fn api_versions(server: &ApiServer) -> Tree {
     Tree::Map(tree)
 }
 
-/// The `APIGroupList` of `/apis`.
+/// The `APIGroupList` of `/apis`, of the registry alone.
 pub fn group_list(registry: &Registry) -> Tree {
-    let groups: Vec<Tree> = registry
-        .groups()
-        .into_iter()
-        .filter(|(group, _)| !group.is_empty())
-        .map(|(group, versions)| Tree::Map(group_map(Map::new(), group, &versions)))
-        .collect();
+    group_list_of(&aggregation::own_groups(registry))
+}
+
+fn group_list_of(groups: &[Group]) -> Tree {
+    let named = groups.iter().filter(|group| !group.name.is_empty());
+    let groups: Vec<Tree> = named.map(|group| Tree::Map(group_map(Map::new(), group))).collect();
     let mut tree = typed("APIGroupList", "v1");
     tree.insert("groups", groups);
     Tree::Map(tree)
 }
 
-/// The `APIGroup` of `/apis/NAME`, if it is served.
+/// The `APIGroup` of `/apis/NAME`, if the registry has it.
 pub fn group_of(registry: &Registry, name: &str) -> Option<Tree> {
-    let (group, versions) = registry.groups().into_iter().find(|(group, _)| *group == name && !group.is_empty())?;
-    Some(Tree::Map(group_map(typed("APIGroup", "v1"), group, &versions)))
+    find_group(&aggregation::own_groups(registry), name)
 }
 
-fn group_map(mut tree: Map, group: &str, versions: &[&str]) -> Map {
-    let version = |version: &str| {
+fn find_group(groups: &[Group], name: &str) -> Option<Tree> {
+    let group = groups.iter().find(|group| group.name == name && !group.name.is_empty())?;
+    Some(Tree::Map(group_map(typed("APIGroup", "v1"), group)))
+}
+
+fn group_map(mut tree: Map, group: &Group) -> Map {
+    let version = |version: &Version| {
         let mut map = Map::new();
-        map.insert("groupVersion", format!("{group}/{version}"));
-        map.insert("version", version);
+        map.insert("groupVersion", format!("{}/{}", group.name, version.name));
+        map.insert("version", version.name.as_str());
         Tree::Map(map)
     };
-    tree.insert("name", group);
-    tree.insert("versions", versions.iter().map(|one| version(one)).collect::<Vec<_>>());
-    if let Some(first) = versions.first() {
+    tree.insert("name", group.name.as_str());
+    tree.insert("versions", group.versions.iter().map(version).collect::<Vec<_>>());
+    if let Some(first) = group.versions.first() {
         tree.insert("preferredVersion", version(first));
     }
     tree
@@ -266,36 +270,49 @@ pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<
     Some(Tree::Map(tree))
 }
 
-/// `APIGroupDiscoveryList`, for the core group or for all others.
+/// `APIGroupDiscoveryList` of the registry alone, for the core group or for all others.
 pub fn aggregated(registry: &Registry, named: bool) -> Tree {
-    let mut items = Vec::new();
-    for (group, versions) in registry.groups() {
-        if group.is_empty() == named {
-            continue;
+    let groups = aggregation::own_groups(registry);
+    group_discovery_list(&groups, named, |group, version| own_version(registry, &group.name, &version.name))
+}
+
+fn aggregated_of(server: &ApiServer, registry: &Registry, groups: &[Group], named: bool) -> Tree {
+    group_discovery_list(groups, named, |group, version| match &version.remote {
+        None => own_version(registry, &group.name, &version.name),
+        Some(service) => {
+            let documents = server.aggregator.documents(&service.name);
+            let resources = documents.as_ref().and_then(|said| said.resources.clone());
+            let fresh = documents.is_some_and(|said| said.fresh);
+            version_discovery(&version.name, resources, if fresh { "Current" } else { "Stale" })
         }
+    })
+}
+
+fn own_version(registry: &Registry, group: &str, version: &str) -> Tree {
+    let resources = registry.group_version(group, version).map(|kind| resource_discovery(kind.as_ref()));
+    version_discovery(version, Some(Tree::List(resources.collect())), "Current")
+}
+
+fn version_discovery(version: &str, resources: Option<Tree>, freshness: &str) -> Tree {
+    let mut tree = Map::new();
+    tree.insert("version", version);
+    if let Some(resources) = resources {
+        tree.insert("resources", resources);
+    }
+    tree.insert("freshness", freshness);
+    Tree::Map(tree)
+}
+
+fn group_discovery_list(groups: &[Group], named: bool, version: impl Fn(&Group, &Version) -> Tree) -> Tree {
+    let mut items = Vec::new();
+    for group in groups.iter().filter(|group| group.name.is_empty() != named) {
         let mut metadata = Map::new();
         if named {
-            metadata.insert("name", group);
+            metadata.insert("name", group.name.as_str());
         }
-        let versions: Vec<Tree> = versions
-            .into_iter()
-            .map(|version| {
-                let mut tree = Map::new();
-                tree.insert("version", version);
-                tree.insert(
-                    "resources",
-                    registry
-                        .group_version(group, version)
-                        .map(|kind| resource_discovery(kind.as_ref()))
-                        .collect::<Vec<_>>(),
-                );
-                tree.insert("freshness", "Current");
-                Tree::Map(tree)
-            })
-            .collect();
         let mut item = Map::new();
         item.insert("metadata", Tree::Map(metadata));
-        item.insert("versions", versions);
+        item.insert("versions", group.versions.iter().map(|one| version(group, one)).collect::<Vec<_>>());
         items.push(Tree::Map(item));
     }
     let mut tree = typed("APIGroupDiscoveryList", "apidiscovery.k8s.io/v2");

@@ -33,6 +33,7 @@ mod headers;
 mod html;
 pub mod location;
 
+pub(crate) use headers::{answered, forwarded_for, is_upgrade, passed};
 pub use location::Rewrite;
 
 /// A destination that does not accept in this time counts as unreachable, as in upstream's dialer.
@@ -253,7 +254,8 @@ async fn switch(
     Ok(answer)
 }
 
-fn pipe(server: &Arc<ApiServer>, response: Response<Incoming>, downstream: OnUpgrade) -> Response<Body> {
+/// Both sides have switched protocols: from here on bytes go through as they are.
+pub(crate) fn pipe(server: &Arc<ApiServer>, response: Response<Incoming>, downstream: OnUpgrade) -> Response<Body> {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = headers::answered(response.headers());

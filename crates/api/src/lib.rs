@@ -33,6 +33,7 @@
 //! ```
 
 pub mod admission;
+pub mod aggregation;
 pub mod authn;
 pub mod authz;
 pub mod body;

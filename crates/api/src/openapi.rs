@@ -22,6 +22,7 @@ use sha2::{Digest, Sha512};
 use skiff_kinds::{Registry, describe};
 use skiff_object::{Map, Tree, TypeId, json};
 
+use crate::aggregation::{self, Service};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
@@ -85,7 +86,13 @@ pub fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Res
 
 fn swagger(server: &ApiServer, registry: &Registry, call: &Call) -> ApiResult<Response<Body>> {
     let accept = accept(&call.headers);
-    let make = || v2::document(registry, skiff_kinds::schema());
+    let make = || {
+        let mut document = v2::document(registry, skiff_kinds::schema());
+        for (_, documents) in remotes(server) {
+            documents.v2.iter().for_each(|part| crate::aggregation::documents::merge(&mut document, part));
+        }
+        document
+    };
     let document = if accept.contains(V2_PROTOBUF) {
         server.openapi.get("v2 protobuf", V2_PROTOBUF_ANSWER, || proto::document(&make()))?
     } else if accepts_json(accept) {
@@ -107,6 +114,13 @@ fn index(server: &ApiServer, registry: &Registry, call: &Call) -> ApiResult<Resp
                 let mut entry = Tree::map();
                 entry.set(&["serverRelativeURL"], url);
                 paths.insert(path.to_owned(), entry);
+            }
+        }
+        for (service, documents) in remotes(server) {
+            if let Some(url) = &documents.v3_url {
+                let mut entry = Tree::map();
+                entry.set(&["serverRelativeURL"], url.as_str());
+                paths.insert(service.path().trim_start_matches('/').to_owned(), entry);
             }
         }
         paths.sort_keys();
@@ -148,6 +162,19 @@ fn group_document(server: &ApiServer, registry: &Registry, call: &Call, path: &s
         response.headers_mut().insert(header::CACHE_CONTROL, immutable);
     }
     Ok(response)
+}
+
+/// The aggregated servers that have said something.
+fn remotes(server: &ApiServer) -> Vec<(Arc<Service>, Arc<aggregation::documents::Documents>)> {
+    let versions = aggregation::groups(server).into_iter().flat_map(|group| group.versions);
+    let remotes = versions.filter_map(|version| version.remote);
+    remotes.filter_map(|service| server.aggregator.documents(&service.name).map(|said| (service, said))).collect()
+}
+
+/// The aggregated server that a request for an OpenAPI 3 document is meant for.
+pub(crate) fn remote(server: &ApiServer, call: &Call) -> Option<Arc<Service>> {
+    let (group, version) = call.info.path.strip_prefix("/openapi/v3/apis/")?.split_once('/')?;
+    server.aggregator.remote(group, version.trim_end_matches('/'))
 }
 
 fn respond_with(document: &Document, call: &Call) -> ApiResult<Response<Body>> {

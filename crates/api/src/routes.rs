@@ -10,11 +10,17 @@ use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
 use crate::server::ApiServer;
 use crate::verbs::{self, Subject};
-use crate::{discovery, openapi, respond, reviews, subresources};
+use crate::{aggregation, discovery, openapi, respond, reviews, subresources};
 
 /// Answers a request that is authenticated and authorized.
 pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Response<Body>> {
+    if let Some(service) = server.aggregator.serving(&call.info.path) {
+        return aggregation::pass::pass(server, call, &service).await;
+    }
     if !call.info.is_resource {
+        if let Some(service) = openapi::remote(server, &call) {
+            return aggregation::pass::pass(server, call, &service).await;
+        }
         return path(server, &call);
     }
     let registry = server.registry();

@@ -64,6 +64,8 @@ pub struct Config {
     pub dialer: Option<Arc<dyn NodeDialer>>,
     /// Which admission plugins run, and how.
     pub admission: admission::Settings,
+    /// How other servers are aggregated.
+    pub aggregation: crate::aggregation::Settings,
     /// How long requests may take and how many may run.
     pub limits: Limits,
     /// Which of them go first.
@@ -102,6 +104,7 @@ impl Config {
             node_ports: (30_000, 32_767),
             dialer: None,
             admission: admission::Settings::default(),
+            aggregation: crate::aggregation::Settings::default(),
             limits: Limits::default(),
             flow_control: flow_control::Settings::default(),
         }
@@ -128,6 +131,7 @@ pub struct ApiServer {
     registry: ArcSwap<Registry>,
     pub(crate) collections: Arc<Collections>,
     pub(crate) outbound: Arc<Outbound>,
+    pub(crate) aggregator: crate::aggregation::Aggregator,
     pub(crate) tokens: Tokens,
     pub(crate) authn: Authentication,
     pub(crate) admission: Admission,
@@ -167,6 +171,7 @@ impl ApiServer {
             tokens: Tokens::new(key, config.issuer.clone(), &config.authn, clock, random)?,
             authn: Authentication::new(&config)?,
             admission: Admission::new(&config.admission)?,
+            aggregator: crate::aggregation::Aggregator::default(),
             health: Health::default(),
             flow_control: FlowControl::new(
                 &config.flow_control,

@@ -38,7 +38,7 @@ const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Whether the client asks for another protocol on its connection.
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
@@ -59,7 +59,7 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// A request's headers as the destination gets them.
-pub(super) fn passed(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn passed(headers: &HeaderMap) -> HeaderMap {
     let mut out = end_to_end(headers);
     let secret =
         |name: &str| NOT_PASSED.contains(&name) || NOT_PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -88,7 +88,7 @@ fn without_token(headers: &mut HeaderMap) {
 }
 
 /// An answer's headers as the client gets them. The length stays: the body does, too.
-pub(super) fn answered(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn answered(headers: &HeaderMap) -> HeaderMap {
     end_to_end(headers)
 }
 
@@ -100,7 +100,7 @@ pub(super) fn without_cors(headers: &mut HeaderMap) {
 }
 
 /// Adds the client to those for whom the request was passed on.
-pub(super) fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+pub(crate) fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
     let before: Vec<&str> = tokens(headers, &FORWARDED_FOR).collect();
     let all = if before.is_empty() { client.to_string() } else { format!("{}, {client}", before.join(", ")) };
     if let Ok(value) = HeaderValue::try_from(all) {

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod backend;
 mod certificates;
 mod custom;

@@ -20,7 +20,7 @@ use crate::support::{ADMIN_TOKEN, Api, api_of};
 /// An authority, a server certificate and a client certificate.
 pub(crate) struct Pki {
     pub(crate) authority: rcgen::Certificate,
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pub(crate) issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Pki {
