@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use skiff_api::authz::rbac::Rbac;
-use skiff_api::{ApiServer, Config, authn, proxy::NodeDialer};
+use skiff_api::{ApiServer, Config, aggregation, authn, proxy::NodeDialer};
 use skiff_base::{Clock, Random, Tasks};
 use skiff_client::{Client, Informers};
 use skiff_store::Store;
@@ -25,6 +25,8 @@ pub struct Parts {
     pub authority: String,
     /// The serving certificate.
     pub serving: Identity,
+    /// By what aggregated servers know this one, and it knows proxies.
+    pub front_proxy: FrontProxy,
     /// The key that signs service-account tokens, PEM.
     pub service_account_key: String,
     /// Where pods and nodes reach the server.
@@ -41,6 +43,18 @@ pub struct Parts {
     pub random: Random,
     /// Everything runs under these.
     pub tasks: Tasks,
+}
+
+/// The name in the certificate of the one who may speak for others.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
+
+/// The authority of front proxies and its one client: this server towards aggregated ones.
+#[derive(Clone)]
+pub struct FrontProxy {
+    /// The authority, PEM.
+    pub authority: String,
+    /// What this server shows.
+    pub client: Identity,
 }
 
 /// A running control plane.
@@ -78,7 +92,22 @@ impl ControlPlane {
         let mut config = Config {
             authorizer,
             anonymous: true,
-            authn: authn::Settings { client_ca: parts.authority, bootstrap_tokens: true, ..authn::Settings::default() },
+            authn: authn::Settings {
+                client_ca: parts.authority,
+                bootstrap_tokens: true,
+                request_header: Some(authn::request_header::RequestHeader {
+                    client_ca: parts.front_proxy.authority,
+                    allowed_names: vec![FRONT_PROXY_CLIENT.to_owned()],
+                    ..authn::request_header::RequestHeader::default()
+                }),
+                ..authn::Settings::default()
+            },
+            aggregation: aggregation::Settings {
+                client_certificate: Some((
+                    parts.front_proxy.client.certificate.into_bytes(),
+                    parts.front_proxy.client.key.into_bytes(),
+                )),
+            },
             advertise: parts.advertise,
             service_cidr: parts.service_cidr,
             dialer: Some(parts.dialer),

@@ -34,7 +34,7 @@ use crate::profile::{CLUSTER_DOMAIN, KUBERNETES_SERVICE_IP, Profile};
 use crate::progress::{Event, Step};
 
 pub use control_plane::open_store;
-use control_plane::{ControlPlane, Parts};
+use control_plane::{ControlPlane, FRONT_PROXY_CLIENT, FrontProxy, Parts};
 use dialer::Dialer;
 pub use extra_config::ExtraConfig;
 use handler::ServerHandler;
@@ -124,6 +124,7 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
                 cluster: profile.settings.cluster_id.clone(),
                 authority: certificates.authority.clone(),
                 serving: certificates.serving.clone(),
+                front_proxy: certificates.front_proxy.clone(),
                 service_account_key: certificates.service_account_key.clone(),
                 advertise: SocketAddr::new(profile.host_address().into(), profile.settings.api_port),
                 service_cidr: SERVICE_NETWORK,
@@ -280,6 +281,7 @@ struct Certificates {
     serving: Identity,
     kubelet: Identity,
     kubelet_client: Identity,
+    front_proxy: FrontProxy,
     service_account_key: String,
 }
 
@@ -311,7 +313,13 @@ impl Certificates {
             organizations: vec!["system:masters".to_owned()],
             ..Leaf::default()
         };
+        let front_proxies = pki.authority("front-proxy-ca", "front-proxy-ca")?;
+        let front_proxy = Leaf { common_name: FRONT_PROXY_CLIENT.to_owned(), ..Leaf::default() };
         Ok(Self {
+            front_proxy: FrontProxy {
+                client: pki.leaf(&front_proxies, "front-proxy-client", &front_proxy)?,
+                authority: front_proxies.certificate().to_owned(),
+            },
             serving: pki.leaf(&authority, "apiserver", &serving)?,
             kubelet: pki.leaf(&authority, "kubelet", &kubelet)?,
             kubelet_client: pki.leaf(&authority, "apiserver-kubelet-client", &kubelet_client)?,
