@@ -28,6 +28,7 @@ pub mod rounds;
 pub mod service_account;
 pub mod settings;
 pub mod taint_nodes_by_condition;
+pub mod webhook;
 
 pub use rounds::Rounds;
 pub use settings::{Settings, SettingsError};

@@ -27,6 +27,7 @@ pub mod histogram;
 pub(crate) mod names;
 mod process;
 pub(crate) mod text;
+pub mod webhooks;
 
 use answers::Answers;
 use family::Family;
@@ -48,6 +49,7 @@ pub struct Metrics {
     long_running: Family<7, Arc<AtomicI64>>,
     watch_events: Family<3, Arc<Histogram>>,
     admission: Family<4, Histogram>,
+    pub(crate) webhooks: webhooks::Webhooks,
     inflight: [AtomicI64; 2],
     authentications: [AtomicU64; 2],
     users: [AtomicU64; 2],
@@ -73,6 +75,7 @@ impl Default for Metrics {
             admission: Family::new(["name", "operation", "rejected", "type"], SERIES_MAX, || {
                 Histogram::new(&ADMISSION_SECONDS)
             }),
+            webhooks: webhooks::Webhooks::default(),
             inflight: Default::default(),
             authentications: Default::default(),
             users: Default::default(),
@@ -299,6 +302,7 @@ pub fn answer(server: &ApiServer) -> Response<Body> {
 fn requests(page: &mut Page, metrics: &Metrics) {
     page.begin(Name::Admission);
     metrics.admission.each(|labels, value| page.histogram(Name::Admission, labels, value));
+    metrics.webhooks.write(page);
     single(page, Name::AuditEvents, 0.0);
     by_label(page, Name::Inflight, "request_kind", ["readOnly", "mutating"], &metrics.inflight.each_ref().map(gauge));
     page.begin(Name::LongRunning);

@@ -2,7 +2,7 @@
 
 use super::{
     Plugin, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction,
-    priority, resource_quota, service_account, taint_nodes_by_condition,
+    priority, resource_quota, service_account, taint_nodes_by_condition, webhook,
 };
 
 /// What `--enable-admission-plugins` and its siblings set.
@@ -84,9 +84,9 @@ const PLUGINS: &[(&str, Usually, Make)] = &[
     ("PodResizeValidator", On, None),
     // Policies and webhooks come after everything that is built in, quota after everything.
     ("MutatingAdmissionPolicy", On, None),
-    ("MutatingAdmissionWebhook", On, None),
+    ("MutatingAdmissionWebhook", On, Some(|_| Box::new(webhook::MutatingWebhooks::default()))),
     ("ValidatingAdmissionPolicy", On, None),
-    ("ValidatingAdmissionWebhook", On, None),
+    ("ValidatingAdmissionWebhook", On, Some(|_| Box::new(webhook::ValidatingWebhooks::default()))),
     ("ResourceQuota", On, Some(|_| Box::new(resource_quota::ResourceQuota))),
     ("AlwaysDeny", Off, None),
 ];

@@ -22,6 +22,8 @@ pub static SECONDS: Scale = Scale {
 };
 /// Admission plugins, in seconds; upstream's bounds.
 pub static ADMISSION_SECONDS: Scale = Scale { bounds: &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5], per_unit: NANOS };
+/// Admission webhooks, in seconds; upstream's bounds.
+pub static WEBHOOK_SECONDS: Scale = Scale { bounds: &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0], per_unit: NANOS };
 /// Answers, in bytes; upstream's bounds.
 pub static RESPONSE_BYTES: Scale = Scale { bounds: &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9], per_unit: 1.0 };
 /// Watch events, in bytes; upstream's bounds.

@@ -29,6 +29,10 @@ macro_rules! names {
 
 names! {
     Admission histogram "apiserver_admission_controller_admission_duration_seconds" "Time that an admission plugin took for a write.";
+    WebhookSeconds histogram "apiserver_admission_webhook_admission_duration_seconds" "Time that an admission webhook took for a write.";
+    WebhookFailOpen counter "apiserver_admission_webhook_fail_open_count" "Calls of admission webhooks that failed and did not matter.";
+    WebhookRejections counter "apiserver_admission_webhook_rejection_count" "Writes that were refused by or because of an admission webhook.";
+    WebhookRequests counter "apiserver_admission_webhook_request_total" "Calls of admission webhooks.";
     AuditEvents counter "apiserver_audit_event_total" "Audit events that were written; there is no audit log.";
     FlowCurrent gauge "apiserver_flowcontrol_current_limit_seats" "Seats that a priority level has now.";
     FlowDemandAverage gauge "apiserver_flowcontrol_demand_seats_average" "Seats that were asked for in the last period, on average.";

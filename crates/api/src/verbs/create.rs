@@ -56,6 +56,9 @@ pub async fn write_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind
         rounds: &rounds,
     };
     server.admission.mutate(server, &attributes, &mut object, None).await?;
+    // Webhooks may have put anything there.
+    place(&mut object, writer.subject)?;
+    wipe_metadata(&mut object);
     kind.default(&mut object);
     let generate = meta::name(&object).is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty();
     if !generate {

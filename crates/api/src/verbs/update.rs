@@ -159,6 +159,9 @@ pub async fn store_change(
     };
     if !writer.is_admitted {
         server.admission.mutate(server, &attributes, &mut new, Some(old)).await?;
+        // Webhooks may have put anything there.
+        new = check_place(new, subject)?;
+        keep_metadata(&mut new, old);
     }
     kind.default(&mut new);
     prepare(writer, &mut new, old);

@@ -16,4 +16,5 @@ mod remote;
 mod support;
 mod tls;
 mod watches;
+mod webhooks;
 mod writes;
