@@ -14,10 +14,11 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("object", &[]),
+    ("cel", &["base", "object"]),
     ("kinds", &["object"]),
     ("store", &["base"]),
     ("etcd", &["base", "store"]),
-    ("api", &["base", "object", "kinds", "store"]),
+    ("api", &["base", "object", "cel", "kinds", "store"]),
     ("client", &["base", "object"]),
     ("controllers", &["base", "object", "client"]),
     ("scheduler", &["base", "object", "client"]),
@@ -31,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "base",
             "object",
+            "cel",
             "kinds",
             "store",
             "etcd",
