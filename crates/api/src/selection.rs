@@ -21,7 +21,7 @@ pub(crate) struct Header {
     /// The `apiVersion` whose field labels `fields` has.
     api_version: String,
     labels: Vec<(Box<str>, Box<str>)>,
-    fields: Vec<(&'static str, String)>,
+    fields: Vec<(Box<str>, String)>,
 }
 
 impl Selection {
@@ -88,7 +88,7 @@ impl Selection {
             if matches!(term.field.as_str(), "metadata.name" | "metadata.namespace") {
                 return true;
             }
-            let found = header.fields.iter().find(|(label, _)| *label == term.field);
+            let found = header.fields.iter().find(|(label, _)| **label == *term.field);
             (found.map_or("", |(_, value)| value) == term.value) != term.negated
         })
     }
@@ -118,7 +118,11 @@ impl Header {
         Self {
             api_version: kind.facts().api_version.as_str().to_owned(),
             labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or("").into())).collect(),
-            fields: kind.selectable_fields().iter().map(|label| (*label, kind.field_value(&object, label))).collect(),
+            fields: kind
+                .selectable_fields()
+                .iter()
+                .map(|label| ((*label).into(), kind.field_value(&object, label)))
+                .collect(),
         }
     }
 }

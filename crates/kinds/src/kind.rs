@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
-use skiff_object::{Schema, Tree};
+use skiff_object::{Key, Schema, Tree};
 
+use crate::custom::CustomKind;
 use crate::facts::Facts;
 use crate::rules;
 use crate::table::{self, Column};
@@ -30,11 +31,19 @@ pub enum Generation {
 #[derive(Clone, Debug)]
 pub struct ScalePaths {
     /// The wanted count.
-    pub spec_replicas: &'static [&'static str],
+    pub spec_replicas: Vec<Key>,
     /// The observed count.
-    pub status_replicas: &'static [&'static str],
-    /// The selector, a `LabelSelector` or a plain map of labels.
-    pub selector: &'static [&'static str],
+    pub status_replicas: Vec<Key>,
+    /// The selector: a `LabelSelector`, a plain map of labels, or the text of one. Empty when there is none.
+    pub selector: Vec<Key>,
+}
+
+impl ScalePaths {
+    /// Paths known at build time.
+    pub fn new(spec: &[&'static str], status: &[&'static str], selector: &[&'static str]) -> Self {
+        let keys = |path: &[&'static str]| path.iter().map(|name| Key::Static(name)).collect();
+        Self { spec_replicas: keys(spec), status_replicas: keys(status), selector: keys(selector) }
+    }
 }
 
 /// What deleting an object does to its dependents when the request does not say.
@@ -51,6 +60,11 @@ pub enum DefaultPropagation {
 pub trait Kind: Send + Sync {
     /// Names, verbs, subresources, types.
     fn facts(&self) -> &Facts;
+
+    /// The custom kind that this is, if it is one.
+    fn custom(&self) -> Option<&CustomKind> {
+        None
+    }
 
     /// The schema that [`Facts::ty`] points into.
     fn schema(&self) -> &Schema {
@@ -167,8 +181,8 @@ pub trait Kind: Send + Sync {
     }
 
     /// The labels a field selector may name beyond those of every kind.
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        rules::selectable_fields(self.facts().group.as_str(), self.facts().plural.as_str())
+    fn selectable_fields(&self) -> Cow<'_, [&str]> {
+        Cow::Borrowed(rules::selectable_fields(self.facts().group.as_str(), self.facts().plural.as_str()))
     }
 
     /// The value that a field selector compares; `""` when there is none. Some labels are accepted

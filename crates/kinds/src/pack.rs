@@ -135,7 +135,7 @@ impl Parser {
         // The generator sorts both; a pack that is not sorted would lose types silently.
         assert!(self.types[..self.named].is_sorted_by_key(|ty| ty.name.as_str()), "the pack is sorted by name");
         assert!(self.kinds.is_sorted_by_key(|(key, _)| *key), "the pack is sorted by kind");
-        Pack { schema: Schema { types: self.types }, named: self.named, kinds: self.kinds }
+        Pack { schema: Schema { types: self.types, lenient: false }, named: self.named, kinds: self.kinds }
     }
 
     /// A line inside of a struct.

@@ -57,6 +57,7 @@ impl<'a> Conform<'a> {
             }
             (Shape::Either(either), tree @ Tree::Bool(_)) if either.or == Or::Bool => Ok(tree),
             (Shape::Either(either), tree @ Tree::List(_)) if either.or == Or::Strings => Ok(tree),
+            (_, tree) if schema.is_lenient(ty) => Ok(tree),
             (_, tree) => Err(mismatch(schema, &borrowed(steps), json_type(&tree), &go_type(schema, ty))),
         }
     }
@@ -75,7 +76,7 @@ impl<'a> Conform<'a> {
                     steps.push(OwnedStep::Field(field.name.as_str(), ty));
                     let value = self.value(value, field.ty, steps)?;
                     steps.pop();
-                    if keeps(field, &value) {
+                    if keeps(field, &value) || (value.is_null() && self.schema.is_lenient(ty)) {
                         out.push_unchecked(field.name.clone(), value);
                     }
                 }
@@ -111,7 +112,7 @@ impl<'a> Conform<'a> {
     /// A value inside of a list or map, where null is the zero value.
     fn item(&mut self, tree: Tree, ty: TypeId, steps: &mut Steps<'a>) -> Result<Tree, DecodeError> {
         let value = self.value(tree, ty, steps)?;
-        Ok(if value.is_null() { zero(self.schema, ty) } else { value })
+        Ok(if value.is_null() && !self.schema.is_lenient(ty) { zero(self.schema, ty) } else { value })
     }
 }
 

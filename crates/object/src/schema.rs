@@ -14,6 +14,9 @@ pub struct TypeId(pub u32);
 pub struct Schema {
     /// All types; a [`TypeId`] is an index into this.
     pub types: Vec<Type>,
+    /// Values of anonymous types need not be of the shape that the schema asks for: decoders keep them, nulls
+    /// included, for a validator to judge. So it is with custom resources.
+    pub lenient: bool,
 }
 
 /// A type.
@@ -254,6 +257,11 @@ impl Schema {
     /// When `id` comes from another schema.
     pub fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0 as usize]
+    }
+
+    /// Whether decoders keep a value of this type that is of another shape.
+    pub fn is_lenient(&self, id: TypeId) -> bool {
+        self.lenient && self.get(id).name.as_str().is_empty()
     }
 
     /// The type called `name`.

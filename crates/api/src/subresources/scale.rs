@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use skiff_kinds::Verb;
 use skiff_kinds::kind::ScalePaths;
 use skiff_object::selector::label;
-use skiff_object::{Tree, TypeId};
+use skiff_object::{Key, Tree, TypeId};
 
 use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::body::Body;
@@ -33,7 +33,12 @@ pub async fn answer(server: &ApiServer, call: &mut Call, subject: &Subject, verb
         Verb::Get => {
             let stored = subject.collection.get(&subject.namespace, &subject.name).await?;
             let stored = stored.ok_or_else(|| subject.not_found())?;
-            read(&paths, &respond::served(subject.kind.as_ref(), &stored)?)
+            let object = respond::served(subject.kind.as_ref(), &stored)?;
+            if subject.kind.custom().is_some() && at(&object, &paths.spec_replicas).is_none() {
+                let path: String = paths.spec_replicas.iter().map(|key| format!(".{}", key.as_str())).collect();
+                return Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")));
+            }
+            read(&paths, &object)
         }
         _ => write_scale(server, call, subject, verb, &paths, ty).await?,
     };
@@ -92,7 +97,7 @@ async fn write_scale(
         server.admission.admit(server, &attributes, &mut scale, Some(&old_scale)).await?;
         let replicas = check(subject, &scale, &old, &current)?;
         let mut new = old.clone();
-        new.set(paths.spec_replicas, replicas);
+        set(&mut new, &paths.spec_replicas, replicas);
         if let Some(stored) = update::store_change(&writer, new, &old, &current, ChangeKind::Update).await? {
             return Ok(read(paths, &respond::served(subject.kind.as_ref(), &stored)?));
         }
@@ -151,14 +156,17 @@ fn read(paths: &ScalePaths, object: &Tree) -> Tree {
             scale.set(&["metadata", field], value.clone());
         }
     }
-    scale.set(&["spec", "replicas"], object.int_at(paths.spec_replicas).unwrap_or(0));
-    scale.set(&["status", "replicas"], object.int_at(paths.status_replicas).unwrap_or(0));
-    let selector = object.at(paths.selector);
+    let count = |path: &[Key]| at(object, path).and_then(Tree::as_int).unwrap_or(0);
+    scale.set(&["spec", "replicas"], count(&paths.spec_replicas));
+    scale.set(&["status", "replicas"], count(&paths.status_replicas));
+    let selector = if paths.selector.is_empty() { None } else { at(object, &paths.selector) };
     let is_label_selector = selector.is_some_and(|tree| {
         tree.get("matchLabels").is_some_and(|labels| labels.as_map().is_some())
             || tree.get("matchExpressions").is_some()
     });
-    let text = if is_label_selector {
+    let text = if let Some(Tree::Str(text)) = selector {
+        text.to_string()
+    } else if is_label_selector {
         label::Selector::from_object(selector).map(|selector| selector.to_string()).unwrap_or_default()
     } else {
         label::Selector::from_set(selector).to_string()
@@ -167,4 +175,16 @@ fn read(paths: &ScalePaths, object: &Tree) -> Tree {
         scale.set(&["status", "selector"], text);
     }
     scale
+}
+
+fn at<'a>(object: &'a Tree, path: &[Key]) -> Option<&'a Tree> {
+    path.iter().try_fold(object, |tree, key| tree.get(key.as_str()))
+}
+
+fn set(object: &mut Tree, path: &[Key], replicas: i64) {
+    let mut tree = object;
+    for key in path {
+        tree = tree.ensure_map().entry_or(key.clone(), Tree::map);
+    }
+    *tree = replicas.into();
 }

@@ -28,11 +28,7 @@ impl Kind for StatefulSet {
     }
 
     fn scale(&self) -> Option<ScalePaths> {
-        Some(ScalePaths {
-            spec_replicas: &["spec", "replicas"],
-            status_replicas: &["status", "replicas"],
-            selector: &["spec", "selector"],
-        })
+        Some(ScalePaths::new(&["spec", "replicas"], &["status", "replicas"], &["spec", "selector"]))
     }
 
     fn default(&self, object: &mut Tree) {

@@ -1,114 +1,128 @@
-//! From a definition to kinds.
+//! From a definition to kinds: what discovery says, and the types that apply and the decoders read.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use skiff_object::schema::{Field, ListKey, ListKind, ListType, Shape, StructType, Type};
 use skiff_object::{Key, Map, Schema, Tree, TypeId};
 
-use crate::custom::CustomKind;
-use crate::custom::columns::PrinterColumn;
-use crate::custom::validate::Rules;
+use crate::custom::node::SCHEMA_DEPTH_MAX;
 use crate::facts::{Facts, Storage, Subresource, Verb, Verbs};
 
-/// How deep a structural schema may nest.
-const SCHEMA_DEPTH_MAX: usize = 100;
+/// Where the type of objects is in the schema of a custom kind.
+pub(super) const OBJECT: TypeId = TypeId(0);
+/// Where the type of lists is.
+pub(super) const LIST: TypeId = TypeId(1);
 
-/// Why a definition cannot be served.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CompileError {
-    /// No version is the stored one.
-    #[error("no version of {0} is stored")]
-    NoStoredVersion(String),
-    /// A pattern is no regular expression we can run.
-    #[error("pattern {pattern:?}: {why}")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The schema nests without end.
-    #[error("the schema is nested deeper than {SCHEMA_DEPTH_MAX} levels")]
-    TooDeep,
-}
-
-/// Compiles every served version.
-///
-/// # Errors
-/// When the definition cannot be served.
-pub fn compile(definition: &Tree) -> Result<Vec<CustomKind>, CompileError> {
-    let spec = definition.get("spec").cloned().unwrap_or_default();
-    let group = spec.str_at(&["group"]);
-    let versions = spec.list_at(&["versions"]);
-    let stored = versions.iter().find(|version| version.bool_at(&["storage"]) == Some(true));
-    let stored =
-        stored.ok_or_else(|| CompileError::NoStoredVersion(definition.str_at(&["metadata", "name"]).to_owned()))?;
-    let stored = stored.str_at(&["name"]);
-    let served = versions.iter().filter(|version| version.bool_at(&["served"]) == Some(true));
-    served.map(|version| compile_version(&spec, group, stored, version)).collect()
-}
-
-fn compile_version(spec: &Tree, group: &str, stored: &str, version: &Tree) -> Result<CustomKind, CompileError> {
-    let structure = version.at(&["schema", "openAPIV3Schema"]).cloned().unwrap_or_else(Tree::map);
-    let mut builder = Builder::default();
-    let ty = builder.object(&structure, Root::Object, 0)?;
-    let list_ty = builder.list_of(ty);
-    let rules = Rules::compile(&structure)?;
-    let facts = facts(spec, group, stored, version, ty, list_ty);
-    let columns = version.list_at(&["additionalPrinterColumns"]);
-    let printer_columns =
-        if columns.is_empty() { vec![PrinterColumn::age()] } else { columns.iter().map(PrinterColumn::new).collect() };
-    let selectable = version.list_at(&["selectableFields"]).iter();
-    Ok(CustomKind {
-        facts,
-        schema: Schema { types: builder.types },
-        structure,
-        rules,
-        printer_columns,
-        selectable: selectable.map(|field| field.str_at(&["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
-        stored_api_version: format!("{group}/{stored}"),
-    })
-}
-
-fn facts(spec: &Tree, group: &str, stored: &str, version: &Tree, ty: TypeId, list_ty: TypeId) -> Facts {
+/// What discovery says about a version. Names are those that were accepted.
+pub(super) fn facts(definition: &Tree, version: &Tree, stored: &str, hash: Key) -> Facts {
+    let spec = definition.get("spec").unwrap_or(&Tree::Null);
+    let accepted = definition.at(&["status", "acceptedNames"]);
+    let names = accepted.filter(|names| !names.str_at(&["plural"]).is_empty());
+    let names = names.or_else(|| spec.get("names")).unwrap_or(&Tree::Null);
     let owned = |text: &str| Key::from(text.to_owned());
-    let names = |field: &str| {
-        let list = spec.list_at(&["names", field]).iter();
-        list.filter_map(Tree::as_str).map(owned).collect::<Vec<Key>>()
-    };
-    let kind = spec.str_at(&["names", "kind"]);
+    let list = |field: &str| names.list_at(&[field]).iter().filter_map(Tree::as_str).map(owned).collect::<Vec<Key>>();
+    let kind = names.str_at(&["kind"]);
     let or = |given: &str, otherwise: String| if given.is_empty() { Key::from(otherwise) } else { owned(given) };
+    let group = spec.str_at(&["group"]);
     let name = version.str_at(&["name"]);
     let api_version = format!("{group}/{name}");
-    let verbs = [Verb::Get, Verb::Patch, Verb::Update].into_iter().fold(Verbs::NONE, Verbs::with);
-    let mut subresources = Vec::new();
-    if version.at(&["subresources", "status"]).is_some() {
-        subresources.push(Subresource {
-            name: Key::Static("status"),
-            api_version: Key::from(api_version.clone()),
-            kind: owned(kind),
-            foreign: false,
-            ty: Some(ty),
-            verbs,
-        });
-    }
     Facts {
         group: owned(group),
         version: owned(name),
-        api_version: Key::from(api_version),
-        plural: owned(spec.str_at(&["names", "plural"])),
-        singular: or(spec.str_at(&["names", "singular"]), kind.to_lowercase()),
+        plural: owned(names.str_at(&["plural"])),
+        singular: or(names.str_at(&["singular"]), kind.to_lowercase()),
         kind: owned(kind),
-        list_kind: or(spec.str_at(&["names", "listKind"]), format!("{kind}List")),
-        short_names: names("shortNames"),
-        categories: names("categories"),
+        list_kind: or(names.str_at(&["listKind"]), format!("{kind}List")),
+        short_names: list("shortNames"),
+        categories: list("categories"),
         namespaced: spec.str_at(&["scope"]) == "Namespaced",
         verbs: Verbs::ALL,
-        subresources,
-        storage_version_hash: Key::Static(""),
-        ty,
-        list_ty: Some(list_ty),
+        subresources: subresources(version, &api_version, kind),
+        api_version: Key::from(api_version),
+        storage_version_hash: hash,
+        ty: OBJECT,
+        list_ty: Some(LIST),
         storage: Storage { group: owned(group), version: owned(stored) },
+    }
+}
+
+fn subresources(version: &Tree, api_version: &str, kind: &str) -> Vec<Subresource> {
+    let verbs = [Verb::Get, Verb::Patch, Verb::Update].into_iter().fold(Verbs::NONE, Verbs::with);
+    let has = |name: &str| version.at(&["subresources", name]).is_some_and(|it| !it.is_null());
+    let status = has("status").then(|| Subresource {
+        name: Key::Static("status"),
+        api_version: Key::from(api_version.to_owned()),
+        kind: Key::from(kind.to_owned()),
+        foreign: false,
+        ty: Some(OBJECT),
+        verbs,
+    });
+    let scale = has("scale").then(|| Subresource {
+        name: Key::Static("scale"),
+        api_version: Key::Static("autoscaling/v1"),
+        kind: Key::Static("Scale"),
+        foreign: true,
+        ty: crate::type_of("autoscaling/v1", "Scale"),
+        verbs,
+    });
+    status.into_iter().chain(scale).collect()
+}
+
+/// Versions in the order of discovery: stable ones first, then beta, then alpha, newer before older, other names last
+/// (`k8s.io/apimachinery/pkg/version`).
+pub fn compare_versions(one: &str, other: &str) -> Ordering {
+    match (version_rank(one), version_rank(other)) {
+        (Some(one), Some(other)) => other.cmp(&one),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => one.cmp(other),
+    }
+}
+
+/// Stability, major, minor.
+fn version_rank(version: &str) -> Option<(u8, u64, u64)> {
+    let rest = version.strip_prefix('v')?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let major = rest[..end].parse().ok()?;
+    let minor = |text: &str| text.parse::<u64>().ok();
+    match &rest[end..] {
+        "" => Some((2, major, 0)),
+        beta if beta.starts_with("beta") => Some((1, major, minor(&beta[4..])?)),
+        alpha if alpha.starts_with("alpha") => Some((0, major, minor(&alpha[5..])?)),
+        _ => None,
+    }
+}
+
+/// The types of a version's objects and lists. Fields are sorted: that is how Go writes objects it has no struct for.
+pub(super) fn schema(structure: &Tree) -> Schema {
+    let mut builder = Builder::default();
+    builder.push(Shape::Any);
+    builder.push(Shape::Any);
+    let object = builder.object(structure, Root::Object, 0);
+    builder.types[OBJECT.0 as usize].shape = builder.types[object.0 as usize].shape.clone();
+    let list = builder.list_of(OBJECT);
+    builder.types[LIST.0 as usize].shape = builder.types[list.0 as usize].shape.clone();
+    builder.types.shrink_to_fit();
+    Schema { types: builder.types, lenient: true }
+}
+
+/// `x-kubernetes-list-type` with its keys.
+pub(super) fn list_kind(schema: &Tree) -> ListKind {
+    match schema.str_at(&["x-kubernetes-list-type"]) {
+        "set" => ListKind::Set,
+        "map" => {
+            let keys = schema.list_at(&["x-kubernetes-list-map-keys"]).iter().filter_map(Tree::as_str);
+            let default = |key: &str| schema.at(&["items", "properties", key, "default"]).and_then(Tree::as_str);
+            ListKind::Map(
+                keys.map(|key| ListKey {
+                    name: Key::from(key.to_owned()),
+                    default: default(key).map(|text| Key::from(text.to_owned())),
+                })
+                .collect(),
+            )
+        }
+        _ => ListKind::Atomic,
     }
 }
 
@@ -119,7 +133,7 @@ enum Root {
     Field,
 }
 
-/// Builds the arena. Fields are sorted: that is how Go writes objects it has no struct for.
+/// Builds the arena.
 #[derive(Default)]
 struct Builder {
     types: Vec<Type>,
@@ -136,9 +150,9 @@ impl Builder {
         self.push(Shape::Any)
     }
 
-    fn value(&mut self, schema: &Tree, depth: usize) -> Result<TypeId, CompileError> {
+    fn value(&mut self, schema: &Tree, depth: usize) -> TypeId {
         if depth > SCHEMA_DEPTH_MAX {
-            return Err(CompileError::TooDeep);
+            return self.any();
         }
         match schema.str_at(&["type"]) {
             "object" => {
@@ -146,23 +160,24 @@ impl Builder {
                 self.object(schema, if embedded { Root::Object } else { Root::Field }, depth)
             }
             "array" => self.list(schema, depth),
+            "" if schema.get("properties").is_some() => self.object(schema, Root::Field, depth),
             // Leaves are judged by the rules, which answer with the field and not with a refusal.
-            _ => Ok(self.any()),
+            _ => self.any(),
         }
     }
 
-    fn object(&mut self, schema: &Tree, root: Root, depth: usize) -> Result<TypeId, CompileError> {
+    fn object(&mut self, schema: &Tree, root: Root, depth: usize) -> TypeId {
         let preserve_unknown = schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]) == Some(true);
         let atomic = schema.str_at(&["x-kubernetes-map-type"]) == "atomic";
         if root == Root::Field {
             match schema.get("additionalProperties") {
                 Some(values @ Tree::Map(_)) => {
-                    let value = self.value(values, depth + 1)?;
-                    return Ok(self.push(Shape::Map { value, atomic }));
+                    let value = self.value(values, depth + 1);
+                    return self.push(Shape::Map { value, atomic });
                 }
                 Some(Tree::Bool(true)) => {
                     let value = self.any();
-                    return Ok(self.push(Shape::Map { value, atomic }));
+                    return self.push(Shape::Map { value, atomic });
                 }
                 _ => {}
             }
@@ -173,7 +188,7 @@ impl Builder {
             if root == Root::Object && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
                 continue;
             }
-            let ty = self.value(property, depth + 1)?;
+            let ty = self.value(property, depth + 1);
             fields.push(Field {
                 required: required.iter().any(|item| item.as_str() == Some(name.as_str())),
                 ..Field::new(name.clone(), ty)
@@ -187,28 +202,13 @@ impl Builder {
             fields.push(Field::new("metadata", metadata));
         }
         fields.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
-        Ok(self.push(Shape::Struct(StructType { fields, wire: Vec::new(), atomic, preserve_unknown })))
+        self.push(Shape::Struct(StructType { fields, wire: Vec::new(), atomic, preserve_unknown }))
     }
 
-    fn list(&mut self, schema: &Tree, depth: usize) -> Result<TypeId, CompileError> {
+    fn list(&mut self, schema: &Tree, depth: usize) -> TypeId {
         let items = schema.get("items").cloned().unwrap_or_default();
-        let item = self.value(&items, depth + 1)?;
-        let kind = match schema.str_at(&["x-kubernetes-list-type"]) {
-            "set" => ListKind::Set,
-            "map" => {
-                let keys = schema.list_at(&["x-kubernetes-list-map-keys"]).iter().filter_map(Tree::as_str);
-                let default = |key: &str| items.at(&["properties", key, "default"]).and_then(Tree::as_str);
-                ListKind::Map(
-                    keys.map(|key| ListKey {
-                        name: Key::from(key.to_owned()),
-                        default: default(key).map(|text| Key::from(text.to_owned())),
-                    })
-                    .collect(),
-                )
-            }
-            _ => ListKind::Atomic,
-        };
-        Ok(self.push(Shape::List(ListType { item, kind, wrapped: false })))
+        let item = self.value(&items, depth + 1);
+        self.push(Shape::List(ListType { item, kind: list_kind(schema), wrapped: false }))
     }
 
     fn list_of(&mut self, ty: TypeId) -> TypeId {
@@ -255,5 +255,20 @@ impl Builder {
         };
         self.types[place.0 as usize] = Type { name: source.name, shape };
         place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_in_the_order_of_discovery() {
+        let mut versions = ["v1alpha1", "foo1", "v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "bar"];
+        versions.sort_by(|one, other| compare_versions(one, other));
+        assert_eq!(
+            versions,
+            ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v1alpha1", "bar", "foo1"]
+        );
     }
 }

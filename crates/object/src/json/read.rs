@@ -34,7 +34,7 @@ pub fn decode_untyped(bytes: &[u8]) -> Result<Tree, DecodeError> {
 /// # Errors
 /// When the bytes are not JSON or too deep.
 pub fn decode_untyped_strict(bytes: &[u8]) -> Result<(Tree, Issues), DecodeError> {
-    static NO_TYPES: Schema = Schema { types: Vec::new() };
+    static NO_TYPES: Schema = Schema { types: Vec::new(), lenient: false };
     let mut reader = Reader::new(bytes, &NO_TYPES);
     let tree = reader.untyped()?;
     reader.end()?;
@@ -77,6 +77,7 @@ impl<'a> Reader<'a> {
                 (b't' | b'f', Or::Bool) | (b'[', Or::Strings) => self.untyped(),
                 _ => self.refuse(ty),
             },
+            _ if schema.is_lenient(ty) => self.untyped(),
             _ => self.refuse(ty),
         }
     }
@@ -114,7 +115,7 @@ impl<'a> Reader<'a> {
                     }
                     let value = self.value(field.ty)?;
                     self.steps.pop();
-                    if keeps(field, &value) {
+                    if keeps(field, &value) || (value.is_null() && self.schema.is_lenient(ty)) {
                         map.push_unchecked(field.name.clone(), value);
                     }
                 }
@@ -152,14 +153,14 @@ impl<'a> Reader<'a> {
     fn map(&mut self, ty: TypeId) -> Result<Tree, DecodeError> {
         self.object(|reader| {
             let value = reader.value(ty)?;
-            Ok(if value.is_null() { zero(reader.schema, ty) } else { value })
+            Ok(if value.is_null() && !reader.schema.is_lenient(ty) { zero(reader.schema, ty) } else { value })
         })
     }
 
     fn list(&mut self, ty: TypeId) -> Result<Tree, DecodeError> {
         self.items(|reader| {
             let value = reader.value(ty)?;
-            Ok(if value.is_null() { zero(reader.schema, ty) } else { value })
+            Ok(if value.is_null() && !reader.schema.is_lenient(ty) { zero(reader.schema, ty) } else { value })
         })
     }
 

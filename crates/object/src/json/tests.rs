@@ -25,6 +25,7 @@ fn schema() -> Schema {
     let list = |item| Shape::List(ListType { item: TypeId(item), kind: ListKind::Atomic, wrapped: false });
     let (omitted, value) = (Absent::Omitted, false);
     Schema {
+        lenient: false,
         types: vec![
             structure(
                 "io.k8s.api.test.v1.Thing",

@@ -42,18 +42,18 @@ impl Writer<'_> {
     fn typed(&mut self, tree: &Tree, ty: TypeId) {
         let schema = self.schema;
         match (&schema.get(ty).shape, tree) {
-            (Shape::Struct(shape), Tree::Map(map)) => self.structure(shape, map),
+            (Shape::Struct(shape), Tree::Map(map)) => self.structure(shape, map, schema.is_lenient(ty)),
             (Shape::Map { value, .. }, Tree::Map(map)) => self.map(map, *value),
             (Shape::List(list), Tree::List(items)) => self.list(items, list.item),
             (Shape::Either(either), Tree::Map(_)) => self.typed(tree, either.object),
             (Shape::Either(either), Tree::List(items)) if matches!(items.first(), Some(Tree::Map(_))) => {
                 self.list(items, either.object);
             }
-            _ => untyped(&mut self.out, tree, Order::Kept),
+            _ => untyped(&mut self.out, tree, if schema.lenient { Order::Sorted } else { Order::Kept }),
         }
     }
 
-    fn structure(&mut self, shape: &StructType, map: &Map) {
+    fn structure(&mut self, shape: &StructType, map: &Map, lenient: bool) {
         if shape.preserve_unknown {
             return self.open_structure(shape, map);
         }
@@ -68,7 +68,7 @@ impl Writer<'_> {
             };
             if let Some(place) = found {
                 hint = place + 1;
-                if keeps(&shape.fields[place], value) {
+                if keeps(&shape.fields[place], value) || (lenient && value.is_null()) {
                     present.push((place, value));
                 }
             }
