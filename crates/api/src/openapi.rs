@@ -4,6 +4,7 @@
 //! compressed, so that a server nobody asks pays nothing. A document's URL carries a hash of what
 //! it is made from, by which clients cache it for good.
 
+mod custom;
 mod paths;
 mod proto;
 mod schema;
@@ -19,6 +20,7 @@ use flate2::Compression;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha512};
+use skiff_kinds::custom::CustomKind;
 use skiff_kinds::{Registry, describe};
 use skiff_object::{Map, Tree, TypeId, json};
 
@@ -215,6 +217,7 @@ fn revision(registry: &Registry, group: &str, version: &str) -> String {
     digest.update(describe::REVISION);
     for kind in registry.group_version(group, version) {
         digest.update(kind.facts().plural.as_str());
+        digest.update(kind.custom().map_or("", CustomKind::revision));
         digest.update([0]);
     }
     digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
@@ -224,7 +227,7 @@ fn revision(registry: &Registry, group: &str, version: &str) -> String {
 /// every group shares also those of the document's group.
 fn kinds_of_type(registry: &Registry, id: TypeId, within: Option<(&str, &str)>) -> Vec<(String, String, String)> {
     let mut kinds = Vec::new();
-    for kind in registry.iter() {
+    for kind in registry.iter().filter(|kind| kind.custom().is_none()) {
         let facts = kind.facts();
         let own = |name: &skiff_object::Key| {
             (facts.group.as_str().to_owned(), facts.version.as_str().to_owned(), name.as_str().to_owned())

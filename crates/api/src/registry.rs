@@ -100,6 +100,13 @@ pub fn holds(kind: &dyn Kind, object: &Tree) -> bool {
     is(kind, "", "namespaces") && !object.list_at(&["spec", "finalizers"]).is_empty()
 }
 
+/// An object is about to be deleted; what must be done first holds it with a finalizer.
+pub fn before_delete(server: &ApiServer, kind: &dyn Kind, object: &mut Tree) {
+    if is(kind, "apiextensions.k8s.io", "customresourcedefinitions") && !meta::is_deleting(object) {
+        crate::custom::mark(object, &meta::time(server.clock().now()));
+    }
+}
+
 /// An object has just been marked for deletion.
 pub fn on_marked(kind: &dyn Kind, object: &mut Tree) {
     if is(kind, "", "namespaces") {

@@ -155,7 +155,7 @@ pub fn served(kind: &dyn Kind, stored: &Stored) -> ApiResult<Tree> {
 
 /// The tree of a stored value, in its stored form.
 pub fn decode_stored(kind: &dyn Kind, value: &[u8]) -> ApiResult<Tree> {
-    let decoded = if is_stored_form(kind) {
+    let decoded = if is_stored_form(kind) || kind.custom().is_some() {
         json::decode(value, kind.schema(), kind.facts().ty).map(|(tree, _)| tree)
     } else {
         json::decode_untyped(value)
@@ -163,10 +163,11 @@ pub fn decode_stored(kind: &dyn Kind, value: &[u8]) -> ApiResult<Tree> {
     decoded.map_err(|error| ApiError::internal(format!("decode a stored object: {error}")))
 }
 
-/// Whether the kind is served as it is stored.
+/// Whether the kind is served as it is stored. Custom kinds never are: what lies in the store may be of another
+/// version or from before the schema was changed.
 pub fn is_stored_form(kind: &dyn Kind) -> bool {
     let facts = kind.facts();
-    facts.storage.version == facts.version && facts.storage.group == facts.group
+    facts.storage.version == facts.version && facts.storage.group == facts.group && kind.custom().is_none()
 }
 
 /// One stored object as an answer.
@@ -238,6 +239,10 @@ pub fn list(view: View<'_>, items: &[Stored], meta: &ListMeta) -> ApiResult<Resp
         Projection::Object if form.format == Format::Json && is_stored_form(kind) && !form.pretty => {
             list_json(kind, items, meta)
         }
+        Projection::Object if form.format == Format::Json && kind.custom().is_some() && !form.pretty => {
+            let objects = items.iter().map(|stored| Ok(json::encode(&served(kind, stored)?, kind.schema(), facts.ty)));
+            list_of(kind, &objects.collect::<ApiResult<Vec<_>>>()?, meta)
+        }
         Projection::Object if form.format == Format::Protobuf => list_protobuf(kind, items, meta)?,
         Projection::Object => {
             let mut list = Tree::map();
@@ -279,10 +284,33 @@ pub fn list(view: View<'_>, items: &[Stored], meta: &ListMeta) -> ApiResult<Resp
 
 /// Stored bytes with their versions, nothing decoded.
 fn list_json(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> Bytes {
-    let facts = kind.facts();
-    // A client cannot know the kind of a custom resource but by its own word.
-    let custom = skiff_kinds::builtin().kind(facts.api_version.as_str(), facts.kind.as_str()).is_none();
     let size: usize = items.iter().map(|item| item.value.len() + 40).sum();
+    let mut out = list_head(kind, meta, size);
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b",");
+        }
+        item.write_json(&mut out, false);
+    }
+    out.extend_from_slice(b"]}");
+    out.freeze()
+}
+
+/// Objects that say themselves what they are: a client cannot know the kind of a custom resource otherwise.
+fn list_of(kind: &dyn Kind, objects: &[Vec<u8>], meta: &ListMeta) -> Bytes {
+    let mut out = list_head(kind, meta, objects.iter().map(|object| object.len() + 1).sum());
+    for (index, object) in objects.iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b",");
+        }
+        out.extend_from_slice(object);
+    }
+    out.extend_from_slice(b"]}");
+    out.freeze()
+}
+
+fn list_head(kind: &dyn Kind, meta: &ListMeta, size: usize) -> BytesMut {
+    let facts = kind.facts();
     let mut out = BytesMut::with_capacity(size + 256);
     out.extend_from_slice(b"{\"kind\":\"");
     out.extend_from_slice(facts.list_kind.as_str().as_bytes());
@@ -291,14 +319,7 @@ fn list_json(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> Bytes {
     out.extend_from_slice(b"\",\"metadata\":");
     out.extend_from_slice(&json::encode_untyped(&meta.to_tree()));
     out.extend_from_slice(b",\"items\":[");
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.extend_from_slice(b",");
-        }
-        item.write_json(&mut out, custom);
-    }
-    out.extend_from_slice(b"]}");
-    out.freeze()
+    out
 }
 
 /// Lists are alike in protobuf: metadata is field 1, items are field 2.

@@ -78,7 +78,11 @@ impl Selection {
             return true;
         }
         let other;
-        let header = if header.api_version == *kind.facts().api_version.as_str() {
+        // The header may be that of another version, or from before the definition had these fields.
+        let knows = |label: &str| header.fields.iter().any(|(known, _)| **known == *label);
+        let by_place = |label: &str| matches!(label, "metadata.name" | "metadata.namespace");
+        let complete = self.fields.terms().iter().all(|term| by_place(&term.field) || knows(&term.field));
+        let header = if complete && header.api_version == *kind.facts().api_version.as_str() {
             header
         } else {
             other = Header::of(kind, item);

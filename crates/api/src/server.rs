@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use skiff_base::{Clock, Random, Tasks};
 use skiff_kinds::{Kind, Registry};
@@ -139,6 +140,8 @@ pub struct ApiServer {
     pub(crate) flow_control: FlowControl,
     pub(crate) metrics: Metrics,
     pub(crate) openapi: crate::openapi::Documents,
+    /// Tells watches that the custom kinds are others now.
+    kinds_changed: tokio::sync::watch::Sender<()>,
     pub(crate) shared_lease: parking_lot::Mutex<Option<crate::event_lease::Shared>>,
 }
 
@@ -181,6 +184,7 @@ impl ApiServer {
             ),
             metrics: Metrics::default(),
             openapi: crate::openapi::Documents::default(),
+            kinds_changed: tokio::sync::watch::Sender::new(()),
             shared_lease: parking_lot::Mutex::default(),
             config,
         }))
@@ -219,6 +223,23 @@ impl ApiServer {
     pub fn set_custom_kinds(&self, kinds: Vec<Arc<dyn Kind>>) {
         self.registry.store(Arc::new(self.config.registry.with_custom(kinds)));
         self.openapi.forget();
+        self.kinds_changed.send_replace(());
+    }
+
+    /// Waits until a custom kind is no longer the one that is served; for built-in kinds that never happens.
+    pub(crate) fn retired(self: &Arc<Self>, kind: &Arc<dyn Kind>) -> BoxFuture<'static, ()> {
+        if kind.custom().is_none() {
+            return Box::pin(std::future::pending());
+        }
+        let (server, kind, mut changed) = (Arc::clone(self), Arc::clone(kind), self.kinds_changed.subscribe());
+        Box::pin(async move {
+            let facts = kind.facts();
+            let (group, version, plural) = (facts.group.as_str(), facts.version.as_str(), facts.plural.as_str());
+            let is_served = |server: &Self| {
+                server.registry().resource(group, version, plural).is_some_and(|served| Arc::ptr_eq(served, &kind))
+            };
+            while is_served(&server) && changed.changed().await.is_ok() {}
+        })
     }
 
     /// The objects of a storage group and plural.

@@ -84,6 +84,13 @@ pub struct Item {
     pub(crate) header: std::sync::OnceLock<crate::selection::Header>,
 }
 
+impl Item {
+    /// An object that selectors have not looked at.
+    pub(crate) fn of(stored: Stored) -> Arc<Self> {
+        Arc::new(Self { stored, header: std::sync::OnceLock::new() })
+    }
+}
+
 /// One stored object.
 #[derive(Clone, Debug)]
 pub struct Stored {

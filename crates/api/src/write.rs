@@ -9,6 +9,7 @@ use skiff_object::{Schema, Tree, TypeId, json, protobuf, yaml};
 
 use crate::authn::UserInfo;
 use crate::chain::Call;
+use crate::custom;
 use crate::errors::{ApiError, ApiResult};
 use crate::negotiate::{self, Format};
 use crate::request::options::{FieldValidation, WriteOptions};
@@ -62,8 +63,20 @@ impl<'a> Writer<'a> {
     }
 
     /// The canonical stored bytes of a served object.
-    pub fn encode(&self, object: &Tree) -> ApiResult<Bytes> {
-        encode_stored(self.kind(), object)
+    pub async fn encode(&self, object: &Tree) -> ApiResult<Bytes> {
+        custom::convert::stored(self.server, self.kind(), object).await
+    }
+
+    /// What is written now, in the version of the path.
+    pub async fn current(&self) -> ApiResult<Option<Stored>> {
+        let subject = self.subject;
+        let stored = subject.collection.get(&subject.namespace, &subject.name).await?;
+        custom::convert::served_maybe(self.server, self.kind(), stored).await
+    }
+
+    /// An object that was written, in the version of the path.
+    pub async fn written(&self, stored: Stored) -> ApiResult<Stored> {
+        custom::convert::served_one(self.server, self.kind(), stored).await
     }
 
     /// A stored object that was not stored (`dryRun`).
@@ -78,6 +91,9 @@ pub fn encode_stored(kind: &dyn Kind, object: &Tree) -> ApiResult<Bytes> {
     object.unset(&["metadata", "resourceVersion"]);
     kind.to_stored(&mut object);
     let facts = kind.facts();
+    if let Some(custom) = kind.custom() {
+        return Ok(json::encode(&object, custom.stored_schema(), facts.ty).into());
+    }
     if respond::is_stored_form(kind) {
         return Ok(json::encode(&object, kind.schema(), facts.ty).into());
     }

@@ -13,7 +13,8 @@ pub struct Limits {
     /// The longest key. A storage key is a cluster id, a group, a resource, a namespace and a
     /// name, together well below 1 KiB.
     pub key_bytes_max: usize,
-    /// The largest value; etcd's `--max-request-bytes` is 1.5 MiB.
+    /// The largest value. The API takes objects of 3 MiB, to which it adds defaults and who owns which field; a
+    /// definition of a custom resource may be that large. (etcd stops at 1.5 MiB unless told otherwise.)
     pub value_bytes_max: usize,
     /// Superseded versions can be read and watched from for at least this long, and for at most
     /// twice as long; kube-apiserver compacts etcd every 5 minutes.
@@ -27,7 +28,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             key_bytes_max: 4 << 10,
-            value_bytes_max: 3 << 19,
+            value_bytes_max: 6 << 20,
             history_age: Duration::from_secs(5 * 60),
             history_bytes_max: 256 << 20,
         }

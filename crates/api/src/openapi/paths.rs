@@ -29,6 +29,8 @@ pub(crate) struct Operation {
     pub(crate) kind: (String, String, String),
     /// Whether the answer may be a stream of events.
     pub(crate) streams: bool,
+    /// Of a custom kind: without protobuf and strategic merge.
+    pub(crate) custom: bool,
 }
 
 /// What is exchanged.
@@ -36,6 +38,8 @@ pub(crate) struct Operation {
 pub(crate) enum Body {
     /// An object of the kind's schema.
     Object(TypeId),
+    /// An object of a custom kind: its group version and its kind.
+    Custom(String, String),
     /// A patch in one of its forms.
     Patch,
     /// `DeleteOptions`
@@ -110,6 +114,7 @@ pub(crate) fn of_group_version(registry: &Registry, group: &str, version: &str) 
             parameters: &[],
             kind: Default::default(),
             streams: false,
+            custom: false,
         }],
     }];
     for kind in registry.group_version(group, version) {
@@ -152,7 +157,8 @@ fn prefix(group: &str, version: &str) -> String {
 
 fn of_kind(kind: &dyn Kind, base: &str, paths: &mut Vec<Path>) {
     let facts = kind.facts();
-    let writer = Writer { facts, prefix: prefix(facts.group.as_str(), facts.version.as_str()) };
+    let custom = kind.custom().is_some();
+    let writer = Writer { facts, prefix: prefix(facts.group.as_str(), facts.version.as_str()), custom };
     let plural = facts.plural.as_str();
     let place = if facts.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = writer.collection();
@@ -170,7 +176,8 @@ fn of_kind(kind: &dyn Kind, base: &str, paths: &mut Vec<Path>) {
     if facts.namespaced && facts.verbs.contains(Verb::List) {
         push(format!("{base}/{plural}"), &["pretty"], vec![writer.list(Scope::All)]);
     }
-    if facts.verbs.contains(Verb::Watch) {
+    // Upstream has the old paths of watches for built-in kinds only.
+    if facts.verbs.contains(Verb::Watch) && !custom {
         if facts.namespaced {
             push(format!("{base}/watch/{plural}"), &["pretty"], vec![writer.watch(Scope::All)]);
         }
@@ -220,9 +227,24 @@ enum Scope {
 struct Writer<'a> {
     facts: &'a Facts,
     prefix: String,
+    custom: bool,
 }
 
 impl Writer<'_> {
+    fn body(&self) -> Body {
+        match self.custom {
+            true => Body::Custom(self.facts.api_version.as_str().to_owned(), self.facts.kind.as_str().to_owned()),
+            false => Body::Object(self.facts.ty),
+        }
+    }
+
+    fn list_body(&self) -> Body {
+        match self.custom {
+            true => Body::Custom(self.facts.api_version.as_str().to_owned(), self.facts.list_kind.as_str().to_owned()),
+            false => self.facts.list_ty.map_or(Body::Text, Body::Object),
+        }
+    }
+
     fn kind(&self) -> (String, String, String) {
         let text = |key: &skiff_object::Key| key.as_str().to_owned();
         (text(&self.facts.group), text(&self.facts.version), text(&self.facts.kind))
@@ -240,11 +262,12 @@ impl Writer<'_> {
             id,
             description,
             request: None,
-            response: Body::Object(self.facts.ty),
+            response: self.body(),
             also: &[],
             parameters: &[],
             kind: self.kind(),
             streams: false,
+            custom: self.custom,
         }
     }
 
@@ -269,7 +292,7 @@ impl Writer<'_> {
         }
         if self.facts.verbs.contains(Verb::Create) {
             operations.push(Operation {
-                request: Some(Body::Object(self.facts.ty)),
+                request: Some(self.body()),
                 also: &["201", "202"],
                 parameters: WRITE,
                 ..self.operation(
@@ -308,7 +331,7 @@ impl Writer<'_> {
                 format!("read the specified {kind}"),
             ));
         }
-        operations.extend(self.writes(&name, kind, Body::Object(self.facts.ty), self.kind(), self.facts.verbs));
+        operations.extend(self.writes(&name, kind, self.body(), self.kind(), self.facts.verbs));
         operations
     }
 
@@ -352,7 +375,7 @@ impl Writer<'_> {
             _ => (format!("list{prefix}{}", self.name()), LIST),
         };
         Operation {
-            response: self.facts.list_ty.map_or(Body::Text, Body::Object),
+            response: self.list_body(),
             parameters,
             streams: true,
             ..self.operation("get", "list", id, format!("list or watch objects of kind {kind}"))
@@ -387,7 +410,10 @@ impl Writer<'_> {
         let sub = capital(subresource.name.as_str());
         let (group, version) = split(subresource.api_version.as_str());
         let kind = (group.to_owned(), version.to_owned(), subresource.kind.as_str().to_owned());
-        let body = subresource.ty.map_or(Body::Text, Body::Object);
+        let body = match subresource.ty {
+            Some(_) if self.custom && !subresource.foreign => self.body(),
+            ty => ty.map_or(Body::Text, Body::Object),
+        };
         let name = format!("{}{sub}", self.name());
         let sentence = format!("{} of the specified {of}", subresource.name.as_str());
         let prefix = &self.prefix;

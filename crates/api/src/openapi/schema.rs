@@ -39,6 +39,10 @@ impl<'a> Schemas<'a> {
         Self { schema, dialect, wanted: Vec::new(), seen: BTreeSet::new(), scalars: BTreeSet::new() }
     }
 
+    pub(crate) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// A reference to a type, which is then written too.
     pub(crate) fn refer(&mut self, id: TypeId) -> Tree {
         let ty = self.schema.get(id);

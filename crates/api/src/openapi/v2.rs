@@ -6,7 +6,7 @@ use skiff_object::{Map, Schema, Tree};
 use super::paths::{self, Body, Operation, Path};
 use super::schema::{Dialect, Schemas, group_version_kind, object};
 use super::v3::body_schema;
-use super::{kinds_of_type, parameter};
+use super::{custom, kinds_of_type, parameter};
 
 const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
@@ -34,7 +34,11 @@ pub(crate) fn document(registry: &Registry, schema: &Schema) -> Tree {
     document.set(&["swagger"], "2.0");
     document.set(&["info"], object([("title", "Kubernetes"), ("version", super::VERSION)]));
     document.set(&["paths"], all.into_iter().map(|(path, tree)| (path.into(), tree)).collect::<Map>());
-    document.set(&["definitions"], schemas.write(|id| kinds_of_type(registry, id, None)));
+    let customs = custom::definitions(registry.iter(), &mut schemas);
+    let mut definitions = schemas.write(|id| kinds_of_type(registry, id, None));
+    customs.into_iter().for_each(|(name, tree)| definitions.push_unchecked(name.into(), tree));
+    definitions.sort_keys();
+    document.set(&["definitions"], definitions);
     let mut requirement = Tree::map();
     requirement.set(&["BearerToken"], Tree::list());
     document.set(&["security"], vec![requirement]);
@@ -60,8 +64,9 @@ fn path_item(path: &Path, tag: &str, schemas: &mut Schemas<'_>) -> Tree {
 fn operation_tree(operation: &Operation, tag: &str, schemas: &mut Schemas<'_>) -> Tree {
     let texts = |items: &[&str]| items.iter().map(|item| Tree::from(*item)).collect::<Vec<_>>();
     let mut tree = Tree::map();
-    let consumes: &[&str] = if matches!(operation.request, Some(Body::Patch)) { &PATCHES } else { &["*/*"] };
-    tree.set(&["consumes"], texts(consumes));
+    let is_patch = matches!(operation.request, Some(Body::Patch));
+    let consumes = if is_patch { custom::media(operation, &PATCHES) } else { vec!["*/*"] };
+    tree.set(&["consumes"], texts(&consumes));
     tree.set(&["description"], operation.description.as_str());
     tree.set(&["operationId"], operation.id.as_str());
     let mut parameters: Vec<Tree> = Vec::new();
@@ -78,9 +83,10 @@ fn operation_tree(operation: &Operation, tag: &str, schemas: &mut Schemas<'_>) -
     if !parameters.is_empty() {
         tree.set(&["parameters"], parameters);
     }
-    let mut produces = if matches!(operation.response, Body::Text) { vec!["*/*"] } else { MEDIA.to_vec() };
+    let is_text = matches!(operation.response, Body::Text);
+    let mut produces = if is_text { vec!["*/*"] } else { custom::media(operation, &MEDIA) };
     if operation.streams {
-        produces.extend(STREAMS);
+        produces.extend(custom::media(operation, &STREAMS));
     }
     tree.set(&["produces"], texts(&produces));
     for code in ["200"].into_iter().chain(operation.also.iter().copied()) {

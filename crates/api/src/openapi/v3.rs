@@ -5,7 +5,7 @@ use skiff_object::{Map, Schema, Tree};
 
 use super::paths::{self, Body, Operation, Path};
 use super::schema::{Dialect, Schemas, group_version_kind, object};
-use super::{kinds_of_type, parameter};
+use super::{custom, kinds_of_type, parameter};
 
 const MEDIA: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
 const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
@@ -25,7 +25,11 @@ pub(crate) fn document(registry: &Registry, schema: &Schema, group: &str, versio
         .map(|path| (path.path.clone().into(), path_item(&path, &tag, &mut schemas)))
         .collect();
     let mut document = Tree::map();
-    document.set(&["components", "schemas"], schemas.write(|id| kinds_of_type(registry, id, Some((group, version)))));
+    let customs = custom::definitions(registry.group_version(group, version), &mut schemas);
+    let mut written = schemas.write(|id| kinds_of_type(registry, id, Some((group, version))));
+    customs.into_iter().for_each(|(name, tree)| written.push_unchecked(name.into(), tree));
+    written.sort_keys();
+    document.set(&["components", "schemas"], written);
     let mut scheme = object([("type", "apiKey"), ("in", "header"), ("name", "authorization")]);
     scheme.ensure_map().insert("description", "Bearer Token authentication");
     document.set(&["components", "securitySchemes", "BearerToken"], scheme);
@@ -58,8 +62,8 @@ fn operation_tree(operation: &Operation, tag: &str, schemas: &mut Schemas<'_>) -
         tree.set(&["parameters"], parameters);
     }
     if let Some(body) = &operation.request {
-        let media: &[&'static str] = if matches!(body, Body::Patch) { &PATCHES } else { &["*/*"] };
-        let content = content(body, media, schemas);
+        let media = if matches!(body, Body::Patch) { custom::media(operation, &PATCHES) } else { vec!["*/*"] };
+        let content = content(body, &media, schemas);
         tree.set(&["requestBody", "content"], content);
         if !matches!(body, Body::DeleteOptions) {
             tree.set(&["requestBody", "required"], true);
@@ -67,8 +71,8 @@ fn operation_tree(operation: &Operation, tag: &str, schemas: &mut Schemas<'_>) -
     }
     let media: Vec<&'static str> = match (&operation.response, operation.streams) {
         (Body::Text, _) => vec!["*/*"],
-        (_, true) => MEDIA.into_iter().chain(STREAMS).collect(),
-        (_, false) => MEDIA.to_vec(),
+        (_, true) => [custom::media(operation, &MEDIA), custom::media(operation, &STREAMS)].concat(),
+        (_, false) => custom::media(operation, &MEDIA),
     };
     for code in ["200"].into_iter().chain(operation.also.iter().copied()) {
         let description = match code {
@@ -107,6 +111,7 @@ pub(super) fn body_schema(body: &Body, schemas: &mut Schemas<'_>) -> Tree {
     };
     match body {
         Body::Object(id) => schemas.refer(*id),
+        Body::Custom(api_version, kind) => schemas.dialect().reference(&custom::model_name(api_version, kind)),
         Body::DeleteOptions => named("DeleteOptions"),
         Body::Status => named("Status"),
         Body::WatchEvent => named("WatchEvent"),

@@ -9,6 +9,7 @@ use skiff_object::{Key, Tree, TypeId};
 use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::body::Body;
 use crate::chain::Call;
+use crate::custom;
 use crate::errors::{ApiError, ApiResult, Qualified};
 use crate::negotiate::{self, Offer};
 use crate::request::options::WriteOptions;
@@ -33,6 +34,7 @@ pub async fn answer(server: &ApiServer, call: &mut Call, subject: &Subject, verb
         Verb::Get => {
             let stored = subject.collection.get(&subject.namespace, &subject.name).await?;
             let stored = stored.ok_or_else(|| subject.not_found())?;
+            let stored = custom::convert::served_one(server, subject.kind.as_ref(), stored).await?;
             let object = respond::served(subject.kind.as_ref(), &stored)?;
             if subject.kind.custom().is_some() && at(&object, &paths.spec_replicas).is_none() {
                 let path: String = paths.spec_replicas.iter().map(|key| format!(".{}", key.as_str())).collect();
@@ -76,7 +78,7 @@ async fn write_scale(
     let target = Subject { subresource: String::new(), ..subject.clone() };
     let writer = Writer { is_admitted: true, ..Writer::of(server, call, &target, &options) };
     for _ in 0..CONFLICT_RETRIES_MAX {
-        let current = subject.collection.get(&subject.namespace, &subject.name).await?;
+        let current = writer.current().await?;
         let current = current.ok_or_else(|| subject.not_found())?;
         let old = respond::served(subject.kind.as_ref(), &current)?;
         let old_scale = read(paths, &old);
@@ -99,6 +101,7 @@ async fn write_scale(
         let mut new = old.clone();
         set(&mut new, &paths.spec_replicas, replicas);
         if let Some(stored) = update::store_change(&writer, new, &old, &current, ChangeKind::Update).await? {
+            let stored = writer.written(stored).await?;
             return Ok(read(paths, &respond::served(subject.kind.as_ref(), &stored)?));
         }
         if matches!(wanted, Wanted::Whole(_)) && !meta::resource_version(&scale).is_empty() {

@@ -1,6 +1,7 @@
 //! `create`
 
 use http::{Response, StatusCode};
+use skiff_kinds::custom::CustomKind;
 use skiff_object::Tree;
 
 use super::Subject;
@@ -28,13 +29,18 @@ pub async fn create(server: &ApiServer, call: &mut Call, subject: &mut Subject) 
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let offer = subject.offer();
     let object = write::decode_body(call, offer, Expected::of(subject.kind.as_ref()), options.field_validation).await?;
-    let stored = write_new(&Writer::of(server, call, subject, &options), object, ChangeKind::Update).await?;
+    let writer = Writer::of(server, call, subject, &options);
+    let stored = writer.written(write_new(&writer, object, ChangeKind::Update).await?).await?;
     respond::object(StatusCode::CREATED, subject.view(server, form), &stored)
 }
 
 /// Runs a new object through the pipeline and stores it.
 pub async fn write_new(writer: &Writer<'_>, mut object: Tree, change: ChangeKind) -> ApiResult<Stored> {
     let (server, kind) = (writer.server, writer.kind());
+    if kind.custom().is_some_and(CustomKind::is_terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::forbidden(writer.subject.resource(), meta::name(&object), why));
+    }
     place(&mut object, writer.subject)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
@@ -130,7 +136,7 @@ async fn finish(writer: &Writer<'_>, object: &Tree, attributes: &Attributes<'_>)
     validate::create(subject, object)?;
     writer.kind().warnings(object, None).into_iter().for_each(|warning| writer.warn(warning));
     server.admission.validate(server, attributes, object, None).await?;
-    let value = writer.encode(object)?;
+    let value = writer.encode(object).await?;
     let (namespace, name) = (meta::namespace(object), meta::name(object));
     if writer.options.dry_run {
         if subject.collection.get(namespace, name).await?.is_some() {

@@ -12,13 +12,14 @@ use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::authn::UserInfo;
 use crate::body::Body;
 use crate::chain::Call;
+use crate::custom;
 use crate::errors::{self, ApiError, ApiResult};
 use crate::negotiate::{self, Format, Offer};
 use crate::request::options::DeleteOptions;
 use crate::server::ApiServer;
 use crate::storage::Stored;
 use crate::verbs::update::CONFLICT_RETRIES_MAX;
-use crate::write::{Writer, encode_stored};
+use crate::write::Writer;
 use crate::{meta, registry, respond};
 
 const ORPHAN: &str = "orphan";
@@ -153,6 +154,7 @@ pub async fn remove(
     for _ in 0..CONFLICT_RETRIES_MAX {
         let current =
             subject.collection.get(&subject.namespace, &subject.name).await?.ok_or_else(|| subject.not_found())?;
+        let current = custom::convert::served_one(server, subject.kind.as_ref(), current).await?;
         let old = respond::served(subject.kind.as_ref(), &current)?;
         check_preconditions(subject, options, &old, &current)?;
         if let Some(admission) = &admission {
@@ -197,6 +199,7 @@ async fn attempt(
     let kind = subject.kind.as_ref();
     let mut new = old.clone();
     propagate(kind, &mut new, options);
+    registry::before_delete(server, kind, &mut new);
     let grace = grace_period(kind, &old, options);
     let lingers = grace.is_some_and(|seconds| seconds > 0)
         || meta::finalizers(&new).next().is_some()
@@ -214,12 +217,14 @@ async fn attempt(
     }
     mark(&mut new, &old, grace.unwrap_or(0), server.clock().now());
     registry::on_marked(kind, &mut new);
-    let value = encode_stored(kind, &new)?;
-    if value == current.value || options.dry_run {
-        return Ok(Some(Outcome::Deleting(Stored { value, ..current.clone() })));
+    let value = custom::convert::stored(server, kind, &new).await?;
+    if value == current.value || options.dry_run || custom::convert::is_unchanged(kind, &new, current) {
+        let shown = custom::convert::served_one(server, kind, Stored { value, ..current.clone() }).await?;
+        return Ok(Some(Outcome::Deleting(shown)));
     }
     let lease = registry::lease(server, kind).await?;
     let stored = subject.collection.replace(&subject.namespace, &subject.name, value, current.revision, lease).await?;
+    let stored = custom::convert::served_maybe(server, kind, stored).await?;
     Ok(stored.map(Outcome::Deleting))
 }
 

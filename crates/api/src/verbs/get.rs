@@ -5,6 +5,7 @@ use http::{Response, StatusCode};
 use super::Subject;
 use crate::body::Body;
 use crate::chain::Call;
+use crate::custom;
 use crate::errors::{ApiError, ApiResult};
 use crate::request::options;
 use crate::respond;
@@ -18,5 +19,6 @@ pub async fn get(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResul
         return Err(ApiError::future_version(version, server.config.store.revision()));
     }
     let stored = subject.collection.get(&subject.namespace, &subject.name).await?.ok_or_else(|| subject.not_found())?;
+    let stored = custom::convert::served_one(server, subject.kind.as_ref(), stored).await?;
     respond::object(StatusCode::OK, subject.view(server, form), &stored)
 }

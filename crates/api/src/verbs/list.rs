@@ -10,6 +10,7 @@ use skiff_store::cache::Snapshot;
 use super::Subject;
 use crate::body::Body;
 use crate::chain::Call;
+use crate::custom;
 use crate::errors::{ApiError, ApiResult};
 use crate::request::options::ListOptions;
 use crate::respond::{self, ListMeta};
@@ -69,6 +70,7 @@ pub async fn list(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResu
     options.validate()?;
     let selection = Selection::parse(subject.kind.as_ref(), &options.label_selector, &options.field_selector)?;
     let (items, meta) = collect(subject, &options, &selection).await?;
+    let items = custom::convert::served(server, subject.kind.as_ref(), items).await?;
     let mut response = respond::list(subject.view(server, form), &items, &meta)?;
     respond::compress(&mut response, &call.headers);
     Ok(response)

@@ -33,6 +33,7 @@ pub async fn patch(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
     let patch = read(call, patch_type, options.field_validation).await?;
     let writer = Writer::of(server, call, subject, &options);
     let (stored, created) = apply(&writer, &patch).await?;
+    let stored = writer.written(stored).await?;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     respond::object(code, subject.view(server, form), &stored)
 }
@@ -74,7 +75,7 @@ pub async fn read(call: &mut Call, kind: PatchType, mode: FieldValidation) -> Ap
 pub async fn apply(writer: &Writer<'_>, patch: &Patch) -> ApiResult<(Stored, bool)> {
     let subject = writer.subject;
     for _ in 0..CONFLICT_RETRIES_MAX {
-        let Some(current) = subject.collection.get(&subject.namespace, &subject.name).await? else {
+        let Some(current) = writer.current().await? else {
             if patch.kind == PatchType::Apply && subject.subresource.is_empty() {
                 return create_by_apply(writer, patch).await.map(|stored| (stored, true));
             }

@@ -7,6 +7,7 @@ use super::{Subject, create, delete};
 use crate::admission::{Attributes, Operation, Options, Rounds};
 use crate::body::Body;
 use crate::chain::Call;
+use crate::custom;
 use crate::errors::{ApiError, ApiResult};
 use crate::request::options::WriteOptions;
 use crate::server::ApiServer;
@@ -27,6 +28,7 @@ pub async fn update(server: &ApiServer, call: &mut Call, subject: &Subject) -> A
     let object = check_place(object, subject)?;
     let writer = Writer::of(server, call, subject, &options);
     let (stored, created) = replace(&writer, object).await?;
+    let stored = writer.written(stored).await?;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     respond::object(code, subject.view(server, form), &stored)
 }
@@ -64,7 +66,7 @@ pub fn check_place(mut object: Tree, subject: &Subject) -> ApiResult<Tree> {
 pub async fn replace(writer: &Writer<'_>, object: Tree) -> ApiResult<(Stored, bool)> {
     let (subject, kind) = (writer.subject, writer.kind());
     for _ in 0..CONFLICT_RETRIES_MAX {
-        let Some(current) = subject.collection.get(&subject.namespace, &subject.name).await? else {
+        let Some(current) = writer.current().await? else {
             if kind.allows_create_on_update() && subject.subresource.is_empty() {
                 let mut object = object;
                 object.unset(&["metadata", "resourceVersion"]);
@@ -197,7 +199,10 @@ async fn finish(
     if !writer.is_admitted {
         server.admission.validate(server, attributes, new, Some(old)).await?;
     }
-    let value = writer.encode(new)?;
+    if custom::convert::is_unchanged(writer.kind(), new, current) {
+        return Ok(Some(current.clone()));
+    }
+    let value = writer.encode(new).await?;
     if value == current.value {
         // Nothing changed: no write, no event, the same version.
         return Ok(Some(current.clone()));

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::{Response, StatusCode, header};
+use skiff_kinds::Kind;
 use skiff_store::cache::{Change, Filter, Scope, Snapshot, Watcher};
 use skiff_store::{Error, Event, EventKind, prefix_end};
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::Subject;
 use crate::body::{Body, BodyError};
 use crate::chain::Call;
+use crate::custom::convert;
 use crate::errors::{ApiError, ApiResult};
 use crate::frame::{EventType, Frames};
 use crate::request::options::ListOptions;
@@ -47,6 +49,7 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
     let now = server.clock().instant();
     let (deadline, next_bookmark) = (now + timeout, now + BOOKMARK_INTERVAL);
     let shutdown = server.config.tasks.shutdown().clone();
+    let retired = server.retired(&subject.kind);
     let mut watcher = Watch {
         frames: Frames::new(Arc::clone(&subject.kind), form),
         subject,
@@ -60,11 +63,13 @@ pub async fn watch(server: &Arc<ApiServer>, call: &Call, subject: Subject) -> Ap
         deadline,
         timer: Box::pin(tokio::time::sleep_until(deadline.min(next_bookmark))),
         shutdown: Box::pin(async move { shutdown.wait().await }),
+        retired,
         server: Arc::clone(server),
         ended: false,
         counted: None,
     };
     watcher.start(&options).await?;
+    watcher.convert_initial().await?;
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         let chunk = watcher.next().await?;
         Some((Ok::<Bytes, BodyError>(chunk), watcher))
@@ -96,6 +101,9 @@ struct Watch {
     /// every event costs more than the event.
     timer: Pin<Box<tokio::time::Sleep>>,
     shutdown: BoxFuture<'static, ()>,
+    /// Resolves when the kind is no longer served as it was: what a client of a custom resource then sees, it must
+    /// ask for anew.
+    retired: BoxFuture<'static, ()>,
     ended: bool,
     /// Held while it counts among the watchers of the collection.
     counted: Option<Counted>,
@@ -242,13 +250,19 @@ impl Watch {
                 () = &mut self.shutdown => self.end(),
                 change = changes.next(&self.subject.collection) => match change {
                     Ok(Some(change)) => {
-                        if let Err(error) = self.take(&change) {
+                        let (server, kind) = (Arc::clone(&self.server), Arc::clone(&self.subject.kind));
+                        let taken = match converted(&server, kind.as_ref(), change).await {
+                            Ok(change) => self.take(&change),
+                            Err(error) => Err(error),
+                        };
+                        if let Err(error) = taken {
                             self.fail_with(&error);
                         }
                     }
                     Ok(None) => {}
                     Err(error) => self.fail(error),
                 },
+                () = &mut self.retired => self.end(),
                 () = self.timer.as_mut() => self.tick().await,
             }
         }
@@ -285,6 +299,9 @@ impl Watch {
             if self.ended {
                 return self.pending.pop_front();
             }
+            if convert::needs_webhook(self.subject.kind.as_ref()) {
+                return None;
+            }
             let Some(Source::Cache(changes)) = &mut self.changes else { return None };
             let change = changes.try_next()?;
             if let Err(error) = self.take(&change) {
@@ -309,6 +326,20 @@ impl Watch {
         let (revision, announce) = (initial.revision, initial.announce && self.bookmarks);
         self.initial = None;
         announce.then(|| self.frames.bookmark(revision, true, view))
+    }
+
+    /// Brings the state at the start into the version of the path.
+    async fn convert_initial(&mut self) -> ApiResult<()> {
+        let kind = Arc::clone(&self.subject.kind);
+        let Some(initial) = self.initial.as_ref().filter(|_| convert::needs_webhook(kind.as_ref())) else {
+            return Ok(());
+        };
+        let stored = initial.items.as_slice().iter().map(|item| item.stored.clone()).collect();
+        let server = Arc::clone(&self.server);
+        let stored = convert::served(&server, kind.as_ref(), stored).await?;
+        let Some(initial) = self.initial.as_mut() else { return Ok(()) };
+        initial.items = stored.into_iter().map(Item::of).collect::<Vec<_>>().into_iter();
+        Ok(())
     }
 
     async fn tick(&mut self) {
@@ -388,4 +419,22 @@ impl Watch {
         self.pending.push_back(self.frames.status(&error.to_status()));
         self.ended = true;
     }
+}
+
+/// A change in the version of the path.
+async fn converted(server: &ApiServer, kind: &dyn Kind, change: Arc<Change<Item>>) -> ApiResult<Arc<Change<Item>>> {
+    if !convert::needs_webhook(kind) {
+        return Ok(change);
+    }
+    let previous = change.previous.as_ref().map(|item| item.stored.clone());
+    let both = std::iter::once(change.current.stored.clone()).chain(previous).collect();
+    let mut both = convert::served(server, kind, both).await?.into_iter().map(Item::of);
+    let current = both.next().ok_or_else(|| ApiError::internal("a conversion lost its object"))?;
+    Ok(Arc::new(Change {
+        kind: change.kind,
+        key: change.key.clone(),
+        revision: change.revision,
+        current,
+        previous: both.next(),
+    }))
 }

@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn versions_come_in_the_order_of_discovery() {
-        let mut versions = ["v1alpha1", "foo1", "v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "bar"];
+        let mut versions =
+            ["v1alpha1", "foo1", "v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "bar"];
         versions.sort_by(|one, other| compare_versions(one, other));
         assert_eq!(
             versions,

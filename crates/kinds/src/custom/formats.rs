@@ -216,8 +216,7 @@ fn is_duration(text: &str) -> bool {
         return true;
     }
     const UNITS: [&str; 9] = ["ns", "us", "µs", "ms", "s", "m", "h", "d", "w"];
-    const WORDS: [&str; 10] =
-        ["nano", "micro", "milli", "second", "sec", "minute", "min", "hour", "hr", "day"];
+    const WORDS: [&str; 10] = ["nano", "micro", "milli", "second", "sec", "minute", "min", "hour", "hr", "day"];
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = (&text[..end], text[end..].trim().to_lowercase());

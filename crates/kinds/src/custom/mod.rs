@@ -11,6 +11,7 @@
 mod columns;
 mod compile;
 pub(crate) mod defaults;
+pub mod definition;
 pub(crate) mod formats;
 pub(crate) mod jsonpath;
 pub(crate) mod node;
@@ -60,6 +61,7 @@ pub struct CustomKind {
     /// The `apiVersion` that objects are stored in.
     stored_api_version: Box<str>,
     compiled: OnceLock<Compiled>,
+    stored_schema: OnceLock<Schema>,
 }
 
 /// What is made from the schema when an object comes along.
@@ -99,10 +101,13 @@ pub fn kinds(source: &Source, definition: &Tree, hash: impl Fn(&str) -> String) 
                 conversion: Arc::clone(&conversion),
                 terminating: metadata("deletionTimestamp").is_some_and(|time| !time.is_null()),
                 deprecation: deprecation(definition, version),
-                selectable: selectable.map(|field| field.str_at(&["jsonPath"]).trim_start_matches('.').into()).collect(),
+                selectable: selectable
+                    .map(|field| field.str_at(&["jsonPath"]).trim_start_matches('.').into())
+                    .collect(),
                 scale: scale(version),
                 stored_api_version: format!("{group}/{stored}").into(),
                 compiled: OnceLock::new(),
+                stored_schema: OnceLock::new(),
             }) as Arc<dyn Kind>
         })
         .collect()
@@ -168,8 +173,24 @@ impl CustomKind {
 
     /// `openAPIV3Schema` as the definition has it.
     pub fn structure(&self) -> Tree {
-        let version = self.version();
+        let version = self.version(self.facts.version.as_str());
         version.at(&["schema", "openAPIV3Schema"]).cloned().unwrap_or_else(Tree::map)
+    }
+
+    /// The schema that stored objects are of: that of the storage version, whichever is served here.
+    pub fn stored_schema(&self) -> &Schema {
+        if self.is_stored_version() {
+            return &self.compiled().schema;
+        }
+        self.stored_schema.get_or_init(|| {
+            let (_, stored) = crate::facts::split_api_version(&self.stored_api_version);
+            let version = self.version(stored);
+            compile::schema(version.at(&["schema", "openAPIV3Schema"]).unwrap_or(&Tree::map()))
+        })
+    }
+
+    fn is_stored_version(&self) -> bool {
+        self.stored_api_version.as_ref() == self.facts.api_version.as_str()
     }
 
     /// Whether the schema has been compiled, which keeps memory.
@@ -177,16 +198,16 @@ impl CustomKind {
         self.compiled.get().is_some()
     }
 
-    fn version(&self) -> Tree {
+    fn version(&self, name: &str) -> Tree {
         let definition = json::decode_untyped((*self.source).as_ref()).unwrap_or_default();
         let versions = definition.list_at(&["spec", "versions"]);
-        let found = versions.iter().find(|version| version.str_at(&["name"]) == self.facts.version.as_str());
+        let found = versions.iter().find(|version| version.str_at(&["name"]) == name);
         found.cloned().unwrap_or_default()
     }
 
     fn compiled(&self) -> &Compiled {
         self.compiled.get_or_init(|| {
-            let version = self.version();
+            let version = self.version(self.facts.version.as_str());
             let empty = Tree::map();
             let structure = version.at(&["schema", "openAPIV3Schema"]).unwrap_or(&empty);
             Compiled {

@@ -94,7 +94,9 @@ fn rules_of_the_schema_are_checked_in_upstream_s_words() {
     check(r#"{"size":null}"#, expect!["spec.size: Required value"]);
     check(
         r#"{"size":"x"}"#,
-        expect![[r#"[spec.size: Invalid value: "string": spec.size in body must be of type integer: "string", .spec.size: Invalid value: 0: .spec.size accessor error: x is not an int64]"#]],
+        expect![[
+            r#"[spec.size: Invalid value: "string": spec.size in body must be of type integer: "string", .spec.size: Invalid value: 0: .spec.size accessor error: x is not an int64]"#
+        ]],
     );
     check(
         r#"{"size":0}"#,
@@ -106,12 +108,16 @@ fn rules_of_the_schema_are_checked_in_upstream_s_words() {
     );
     check(
         r#"{"size":1,"name":"A"}"#,
-        expect![[r#"[spec.name: Invalid value: "A": spec.name in body should be at least 2 chars long, spec.name: Invalid value: "A": spec.name in body should match '^[a-z]+$']"#]],
+        expect![[
+            r#"[spec.name: Invalid value: "A": spec.name in body should be at least 2 chars long, spec.name: Invalid value: "A": spec.name in body should match '^[a-z]+$']"#
+        ]],
     );
     check(r#"{"size":1,"name":"abcde"}"#, expect!["spec.name: Too long: may not be more than 4 bytes"]);
     check(
         r#"{"size":1,"ports":[{"port":1},{"port":10},{"port":1}]}"#,
-        expect![[r#"[spec.ports[1].port: Invalid value: 10: spec.ports[1].port in body should be less than or equal to 9, spec.ports[2]: Duplicate value: {"port":1}]"#]],
+        expect![[
+            r#"[spec.ports[1].port: Invalid value: 10: spec.ports[1].port in body should be less than or equal to 9, spec.ports[2]: Duplicate value: {"port":1}]"#
+        ]],
     );
     check(
         r#"{"size":1,"ports":[{"port":1},{"port":2},{"port":3},{}]}"#,
@@ -120,11 +126,15 @@ fn rules_of_the_schema_are_checked_in_upstream_s_words() {
     check(r#"{"size":1,"tags":["a","b","a","a"]}"#, expect![[r#"spec.tags[2]: Duplicate value: "a""#]]);
     check(
         r#"{"size":1,"target":true}"#,
-        expect![[r#"spec.target: Invalid value: "boolean": spec.target in body must be of type integer,string: "boolean""#]],
+        expect![[
+            r#"spec.target: Invalid value: "boolean": spec.target in body must be of type integer,string: "boolean""#
+        ]],
     );
     check(
         r#"{"size":1,"ratio":-0.3}"#,
-        expect!["[spec.ratio: Invalid value: -0.3: spec.ratio in body should be a multiple of 0.5, spec.ratio: Invalid value: -0.3: spec.ratio in body should be greater than 0]"],
+        expect![
+            "[spec.ratio: Invalid value: -0.3: spec.ratio in body should be a multiple of 0.5, spec.ratio: Invalid value: -0.3: spec.ratio in body should be greater than 0]"
+        ],
     );
     check(
         r#"{"size":1,"when":"now"}"#,
@@ -132,7 +142,9 @@ fn rules_of_the_schema_are_checked_in_upstream_s_words() {
     );
     check(
         r#"{"size":1,"labels":{"a":1}}"#,
-        expect![[r#"spec.labels.a: Invalid value: "integer": spec.labels.a in body must be of type string: "integer""#]],
+        expect![[
+            r#"spec.labels.a: Invalid value: "integer": spec.labels.a in body must be of type string: "integer""#
+        ]],
     );
     check(
         r#"{"size":1,"labels":{}}"#,
@@ -140,15 +152,21 @@ fn rules_of_the_schema_are_checked_in_upstream_s_words() {
     );
     check(
         r#"{"size":1,"either":{}}"#,
-        expect![[r#"[<nil>: Invalid value: "": "spec.either" must validate one and only one schema (oneOf). Found none valid, spec.either.a: Required value]"#]],
+        expect![[
+            r#"[<nil>: Invalid value: "": "spec.either" must validate one and only one schema (oneOf). Found none valid, spec.either.a: Required value]"#
+        ]],
     );
     check(
         r#"{"size":1,"either":{"a":"","b":""}}"#,
-        expect![[r#"<nil>: Invalid value: "": "spec.either" must validate one and only one schema (oneOf). Found 2 valid alternatives"#]],
+        expect![[
+            r#"<nil>: Invalid value: "": "spec.either" must validate one and only one schema (oneOf). Found 2 valid alternatives"#
+        ]],
     );
     check(
         r#"{"size":1,"template":{"metadata":{"name":"A/b"}}}"#,
-        expect!["[spec.template.apiVersion: Required value: must not be empty, spec.template.kind: Required value: must not be empty, spec.template.metadata.name: Invalid value: \"A/b\": may not contain '/']"],
+        expect![
+            "[spec.template.apiVersion: Required value: must not be empty, spec.template.kind: Required value: must not be empty, spec.template.metadata.name: Invalid value: \"A/b\": may not contain '/']"
+        ],
     );
 }
 
@@ -203,7 +221,8 @@ fn warnings_name_what_is_deprecated_and_finalizers_without_a_domain() {
 
 /// Any schema of a value, with all that a hostile one may say.
 fn schemas() -> impl Strategy<Value = Tree> {
-    let text = prop_oneof![Just("string"), Just("integer"), Just("number"), Just("boolean"), Just("nonsense"), Just("")];
+    let text =
+        prop_oneof![Just("string"), Just("integer"), Just("number"), Just("boolean"), Just("nonsense"), Just("")];
     let leaf = (text, any::<bool>(), any::<bool>(), -2_i64..4, prop_oneof![Just("^a"), Just("("), Just("a{1,9}")])
         .prop_map(|(ty, nullable, filled, bound, pattern)| {
             let mut tree = Tree::map();

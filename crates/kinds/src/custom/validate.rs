@@ -96,7 +96,11 @@ fn check_type(value: &Tree, node: &Node, path: &str, found: &mut Found) {
     };
     if !fits {
         let is = type_name(value);
-        found.push(FieldError::type_invalid(path, is, in_body(path, &format!("must be of type {wanted}: {}", quote(is)))));
+        found.push(FieldError::type_invalid(
+            path,
+            is,
+            in_body(path, &format!("must be of type {wanted}: {}", quote(is))),
+        ));
     }
 }
 
@@ -276,7 +280,11 @@ fn check_list(items: &[Tree], old: Option<&Tree>, node: &Node, path: &str, found
     let Some(values) = &node.values else { return };
     found.applied += 1;
     if let Some(min) = values.items.min.filter(|min| items.len() < *min) {
-        found.push(FieldError::invalid(path, count(items.len()), in_body(path, &format!("should have at least {min} items"))));
+        found.push(FieldError::invalid(
+            path,
+            count(items.len()),
+            in_body(path, &format!("should have at least {min} items")),
+        ));
     }
     if let Some(max) = values.items.max.filter(|max| items.len() > *max) {
         found.push(FieldError::too_many(path, items.len(), max));
@@ -354,9 +362,7 @@ fn repeated(items: &[Tree], node: &Node, path: &str, errors: &mut Vec<FieldError
     let identity = |item: &Tree| match &node.list {
         Some(ListKind::Set) => Some(item.clone()),
         Some(ListKind::Map(keys)) => Some(Tree::Map(
-            keys.iter()
-                .filter_map(|key| Some((key.name.clone(), item.get(key.name.as_str())?.clone())))
-                .collect(),
+            keys.iter().filter_map(|key| Some((key.name.clone(), item.get(key.name.as_str())?.clone()))).collect(),
         )),
         _ => None,
     };
@@ -435,6 +441,7 @@ fn embedded_object(object: &Tree, path: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// Whether an error keeps expressions from being evaluated: the values are not of the types that they are about.
+#[allow(dead_code)] // until expressions are evaluated
 pub(crate) fn blocks_rules(errors: &[FieldError]) -> bool {
     use skiff_object::errors::ErrorKind;
     errors.iter().any(|error| {
@@ -450,6 +457,7 @@ pub(crate) fn blocks_rules(errors: &[FieldError]) -> bool {
 }
 
 /// The error that says so.
+#[allow(dead_code)] // until expressions are evaluated
 pub(crate) fn rules_skipped() -> FieldError {
     FieldError::invalid(
         NOWHERE,
