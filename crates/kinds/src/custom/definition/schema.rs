@@ -434,48 +434,48 @@ pub(super) enum Arrays {
     Forbidden,
 }
 
-/// The schema that a field path (`.spec.a['b.c'][0]`) leads to; nothing where the schema is not said.
+/// The schema that a field path (`.spec.a['b.c']`) leads to; nothing where a map says nothing of its values.
 ///
 /// # Errors
 /// When it leads nowhere.
 pub(super) fn field_at<'a>(node: &'a Node, path: &str, arrays: Arrays) -> Result<Option<&'a Node>, String> {
     let mut rest = path;
     let mut at = node;
-    if !path.starts_with(['.', '[']) {
-        return Err(format!("expected [ or . but got: {}", path.chars().next().unwrap_or(' ')));
-    }
     while !rest.is_empty() {
         let name;
-        if let Some(inner) = rest.strip_prefix('[') {
-            let end = inner.find(']').ok_or("unexpected end of JSON path")?;
-            let quoted = inner[..end].trim_matches('\'');
-            if quoted.len() == end {
-                if arrays == Arrays::Forbidden {
-                    return Err("array notation not allowed".into());
-                }
-                inner[..end].parse::<u32>().map_err(|_| format!("invalid index {}", &inner[..end]))?;
-                at = at.items.as_deref().ok_or("does not refer to an array")?;
-                rest = &inner[end + 1..];
-                continue;
+        (name, rest) = step(rest, arrays)?;
+        at = if at.properties.is_empty() {
+            match &at.additional {
+                Additional::Schema(values) => values,
+                Additional::Any => return Ok(None),
+                Additional::None => return Err("does not refer to a valid field".into()),
             }
-            name = quoted;
-            rest = &inner[end + 1..];
         } else {
-            let inner = rest.strip_prefix('.').ok_or("expected [ or .")?;
-            let end = inner.find(['.', '[']).unwrap_or(inner.len());
-            name = &inner[..end];
-            rest = &inner[end..];
-        }
-        if name.is_empty() {
-            return Err("unexpected end of JSON path".into());
-        }
-        at = match (at.property(name), &at.additional) {
-            (Some(property), _) => property,
-            (None, Additional::Schema(values)) => values,
-            (None, Additional::Any) => return Ok(None),
-            _ if name == "metadata" => return Ok(None),
-            _ => return Err(format!("does not refer to a valid field: {name}")),
+            at.property(&name).ok_or("does not refer to a valid field")?
         };
     }
     Ok(Some(at))
+}
+
+/// The next name of a path, and what follows it.
+fn step(rest: &str, arrays: Arrays) -> Result<(String, &str), String> {
+    if let Some(inner) = rest.strip_prefix('.') {
+        let end = inner.find(['.', '[', ']']).unwrap_or(inner.len());
+        let name = if end == 0 { inner.get(..1).unwrap_or("") } else { &inner[..end] };
+        if name.is_empty() {
+            return Err("unexpected end of JSON path".into());
+        }
+        return Ok((name.to_owned(), &inner[name.len()..]));
+    }
+    let Some(inner) = rest.strip_prefix('[') else {
+        let end = rest.find(['.', '[', ']']).unwrap_or(rest.len()).max(1);
+        return Err(format!("expected [ or . but got: {}", rest.get(..end).unwrap_or(rest)));
+    };
+    if arrays == Arrays::Forbidden {
+        return Err("array notation is not allowed".into());
+    }
+    let end = inner.find("']").ok_or("unexpected end of JSON path")?;
+    let name = inner[..end].strip_prefix('\'');
+    let name = name.ok_or_else(|| format!("expected single quoted string but got {}", &inner[..end]))?;
+    Ok((name.replace("\\'", "'").replace("\\\\", "\\"), &inner[end + 2..]))
 }

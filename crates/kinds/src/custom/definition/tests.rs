@@ -166,7 +166,7 @@ fn parts_of_a_version_are_checked() {
         errors::message(&validate(&changed(&text), None))
     };
     assert_eq!(version(r#""selectableFields":[{"jsonPath":".spec.a"}]"#), "[]");
-    expect![[r#"[spec.selectableFields[0].jsonPath: Invalid value: ".spec.b": is an invalid path: does not refer to a valid field: b, spec.selectableFields[1].jsonPath: Invalid value: ".spec": must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.]"#]]
+    expect![[r#"[spec.selectableFields[0].jsonPath: Invalid value: ".spec.b": is an invalid path: does not refer to a valid field, spec.selectableFields[1].jsonPath: Invalid value: ".spec": must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.]"#]]
         .assert_eq(&version(r#""selectableFields":[{"jsonPath":".spec.b"},{"jsonPath":".spec"}]"#));
     expect![[r#"[spec.additionalPrinterColumns[0].type: Invalid value: "x": must be one of boolean,date,integer,number,string, spec.additionalPrinterColumns[0].JSONPath: Invalid value: "spec": must be a simple json path starting with .]"#]]
         .assert_eq(&version(r#""additionalPrinterColumns":[{"name":"a","type":"x","jsonPath":"spec"}]"#));
