@@ -18,27 +18,50 @@ use crate::server::ApiServer;
 /// What the server says it is.
 pub const GIT_VERSION: &str = "v1.36.2";
 
+/// What a build says of itself.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// The commit it was made of, 40 hex digits; empty when it was not made in a repository.
+    pub git_commit: String,
+    /// `clean`, or `dirty` when files differed from the commit.
+    pub git_tree_state: String,
+    /// When, as RFC 3339 in UTC.
+    pub build_date: String,
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        Self { git_commit: String::new(), git_tree_state: "clean".into(), build_date: "1970-01-01T00:00:00Z".into() }
+    }
+}
+
+/// The machine this runs on, in Go's words.
+const PLATFORM: &str = if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" };
+
 /// What `/version` and `kubernetes_build_info` say.
-pub const VERSION: [(&str, &str); 13] = [
-    ("major", "1"),
-    ("minor", "36"),
-    ("emulationMajor", "1"),
-    ("emulationMinor", "36"),
-    ("minCompatibilityMajor", "1"),
-    ("minCompatibilityMinor", "35"),
-    ("gitVersion", GIT_VERSION),
-    ("gitCommit", ""),
-    ("gitTreeState", "clean"),
-    ("buildDate", "2026-06-01T00:00:00Z"),
-    ("goVersion", "go1.26.0"),
-    ("compiler", "rustc"),
-    ("platform", "linux/amd64"),
-];
+pub fn version_facts(build: &Build) -> [(&'static str, &str); 13] {
+    [
+        ("major", "1"),
+        ("minor", "36"),
+        ("emulationMajor", "1"),
+        ("emulationMinor", "36"),
+        ("minCompatibilityMajor", "1"),
+        ("minCompatibilityMinor", "35"),
+        ("gitVersion", GIT_VERSION),
+        ("gitCommit", &build.git_commit),
+        ("gitTreeState", &build.git_tree_state),
+        ("buildDate", &build.build_date),
+        // Clients require one; there is no Go in here, this is what speaks the same wire.
+        ("goVersion", "go1.26.0"),
+        ("compiler", "rustc"),
+        ("platform", PLATFORM),
+    ]
+}
 
 /// `/version`
-pub fn version() -> Vec<u8> {
+pub fn version(build: &Build) -> Vec<u8> {
     let mut info = Map::new();
-    for (key, value) in VERSION {
+    for (key, value) in version_facts(build) {
         info.insert(key, value);
     }
     json::encode_untyped(&Tree::Map(info))

@@ -294,7 +294,7 @@ pub fn answer(server: &ApiServer) -> Response<Body> {
     access(&mut page, &server.metrics);
     crate::flow_control::page::write(&mut page, &server.flow_control);
     storage(&mut page, server);
-    build_info(&mut page);
+    build_info(&mut page, &server.config.build);
     process::write(&mut page);
     respond::whole(StatusCode::OK, page.finish(), "text/plain; version=0.0.4; charset=utf-8")
 }
@@ -372,9 +372,9 @@ fn storage(page: &mut Page, server: &ApiServer) {
     }
 }
 
-fn build_info(page: &mut Page) {
+fn build_info(page: &mut Page, build: &discovery::Build) {
     let mut labels = String::new();
-    for (name, value) in discovery::VERSION {
+    for (name, value) in discovery::version_facts(build) {
         let label = match name {
             "major" => "major",
             "minor" => "minor",

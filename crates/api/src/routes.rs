@@ -120,7 +120,7 @@ fn path(server: &Arc<ApiServer>, call: &Call) -> ApiResult<Response<Body>> {
     }
     match path.trim_end_matches('/') {
         "" => Ok(discovery::root(server)),
-        "/version" => Ok(respond::json_bytes(discovery::version())),
+        "/version" => Ok(respond::json_bytes(discovery::version(&server.config.build))),
         "/metrics" => Ok(crate::metrics::answer(server)),
         "/.well-known/openid-configuration" => {
             Ok(discovery::issuer_answer(discovery::openid_configuration(server), "application/json"))

@@ -61,6 +61,8 @@ pub struct Config {
     pub service_cidr: (IpAddr, u8),
     /// First and last node port.
     pub node_ports: (u16, u16),
+    /// What `/version` says of this build.
+    pub build: crate::discovery::Build,
     /// How kubelets and pods are reached; without one, `log`, `exec` and `proxy` answer 503.
     pub dialer: Option<Arc<dyn NodeDialer>>,
     /// Which admission plugins run, and how.
@@ -103,6 +105,7 @@ impl Config {
             advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
             service_cidr: (IpAddr::from([10, 96, 0, 0]), 16),
             node_ports: (30_000, 32_767),
+            build: crate::discovery::Build::default(),
             dialer: None,
             admission: admission::Settings::default(),
             aggregation: crate::aggregation::Settings::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use skiff_api::authz::rbac::Rbac;
+use skiff_api::discovery::Build;
 use skiff_api::{ApiServer, Config, aggregation, authn, proxy::NodeDialer};
 use skiff_base::{Clock, Random, Tasks};
 use skiff_client::{Client, Informers};
@@ -111,6 +112,11 @@ impl ControlPlane {
             advertise: parts.advertise,
             service_cidr: parts.service_cidr,
             dialer: Some(parts.dialer),
+            build: Build {
+                git_commit: env!("SKIFF_GIT_COMMIT").into(),
+                git_tree_state: env!("SKIFF_GIT_TREE_STATE").into(),
+                build_date: env!("SKIFF_BUILD_DATE").into(),
+            },
             ..Config::new(
                 parts.cluster,
                 store,
