@@ -19,7 +19,8 @@ async fn main() {
     let server = ApiServer::new(Config {
         anonymous: true,
         static_tokens: vec![StaticToken { token: token.clone(), user: UserInfo::new("admin", &[MASTERS]) }],
-        advertise: address,
+        // Endpoints hold no loopback address.
+        advertise: SocketAddr::from(([192, 0, 2, 1], address.port())),
         ..Config::new(
             "example",
             Arc::new(MemoryStore::new(clock.clone())),

@@ -102,7 +102,8 @@ impl Config {
             authn: authn::Settings::default(),
             service_account_key,
             issuer: DEFAULT_ISSUER.to_owned(),
-            advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            // Of the block for documentation: Endpoints hold no loopback address, and nobody has this one.
+            advertise: SocketAddr::from(([192, 0, 2, 1], 6443)),
             service_cidr: (IpAddr::from([10, 96, 0, 0]), 16),
             node_ports: (30_000, 32_767),
             build: crate::discovery::Build::default(),

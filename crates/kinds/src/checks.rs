@@ -1,5 +1,7 @@
 //! Checks that many kinds share, with upstream's paths and words.
 
+use std::collections::HashSet;
+
 use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::path::Path;
 use skiff_object::selector::label::{self, Selector};
@@ -7,11 +9,123 @@ use skiff_object::{Map, Tree, name};
 
 use crate::rules;
 
+pub(crate) mod admission;
+pub(crate) mod conditions;
+pub(crate) mod data;
+pub(crate) mod devices;
+pub(crate) mod events;
+pub(crate) mod rbac;
+pub(crate) mod resources;
+
 /// What is wrong so far.
 pub(crate) type Found = Vec<FieldError>;
 
 /// `metadata`, `spec`: where most checks begin.
 pub(crate) const SPEC: Path<'static> = Path::new("spec");
+
+/// What judges a text: the list of what is wrong with it.
+pub(crate) type Check = fn(&str) -> Vec<String>;
+
+/// `spec`, or nothing at all.
+pub(crate) fn spec(object: &Tree) -> &Tree {
+    object.get("spec").unwrap_or(&Tree::Null)
+}
+
+/// The field, if it is there and not null: what a pointer in Go holds.
+pub(crate) fn given<'t>(object: &'t Tree, field: &str) -> Option<&'t Tree> {
+    object.get(field).filter(|value| !value.is_null())
+}
+
+/// Judges every item of the list at a field.
+pub(crate) fn each<'t>(object: &'t Tree, field: &str, path: Path<'_>, mut judge: impl FnMut(&'t Tree, Path<'_>)) {
+    let list = path.child(field);
+    for (index, item) in object.list_at(&[field]).iter().enumerate() {
+        judge(item, list.index(index));
+    }
+}
+
+/// As [`each`] for a list of texts.
+pub(crate) fn each_text<'t>(object: &'t Tree, field: &str, path: Path<'_>, mut judge: impl FnMut(&'t str, Path<'_>)) {
+    each(object, field, path, |item, path| judge(item.as_str().unwrap_or(""), path));
+}
+
+/// Judges every entry of the map at a field.
+pub(crate) fn entries<'t>(
+    object: &'t Tree,
+    field: &str,
+    path: Path<'_>,
+    mut judge: impl FnMut(&'t str, &'t Tree, Path<'_>),
+) {
+    let map = path.child(field);
+    for (key, value) in object.get(field).and_then(Tree::as_map).into_iter().flat_map(Map::iter) {
+        judge(key.as_str(), value, map.key(key.as_str()));
+    }
+}
+
+/// Judges the struct at a field, if it is there.
+pub(crate) fn within<'t>(object: &'t Tree, field: &str, path: Path<'_>, judge: impl FnOnce(&'t Tree, Path<'_>)) {
+    if let Some(inner) = given(object, field) {
+        judge(inner, path.child(field));
+    }
+}
+
+/// The text at a field, if there is any, must be well formed.
+pub(crate) fn formed(found: &mut Found, object: &Tree, field: &str, path: Path<'_>, check: Check) {
+    let value = object.str_at(&[field]);
+    if !value.is_empty() {
+        invalid(found, path.child(field), value, check(value));
+    }
+}
+
+/// The text at a field must be there and well formed.
+pub(crate) fn needed(found: &mut Found, object: &Tree, field: &str, path: Path<'_>, check: Check) {
+    if let Some(value) = required(found, object, field, path) {
+        invalid(found, path.child(field), value, check(value));
+    }
+}
+
+/// Whatever the text at a field is, it must be well formed.
+pub(crate) fn shaped(found: &mut Found, object: &Tree, field: &str, path: Path<'_>, check: Check) {
+    let value = object.str_at(&[field]);
+    invalid(found, path.child(field), value, check(value));
+}
+
+/// The text at a field must be one of these; nothing is none of them.
+pub(crate) fn only(found: &mut Found, object: &Tree, field: &str, path: Path<'_>, supported: &[&str]) {
+    supported_value(found, object.str_at(&[field]), path.child(field), supported);
+}
+
+/// The text at a field, if the field is there, must be one of these; empty text is none of them.
+pub(crate) fn only_if_given(found: &mut Found, object: &Tree, field: &str, path: Path<'_>, supported: &[&str]) {
+    if given(object, field).is_some() {
+        only(found, object, field, path, supported);
+    }
+}
+
+/// A list must not be longer than `max`.
+pub(crate) fn at_most(found: &mut Found, object: &Tree, field: &str, path: Path<'_>, max: usize) {
+    let items = object.list_at(&[field]).len();
+    if items > max {
+        found.push(FieldError::too_many(path.child(field), items, max));
+    }
+}
+
+/// A text must not be longer than `bytes_max`.
+pub(crate) fn not_longer(found: &mut Found, object: &Tree, field: &str, path: Path<'_>, bytes_max: usize) {
+    if object.str_at(&[field]).len() > bytes_max {
+        found.push(FieldError::too_long(path.child(field), bytes_max));
+    }
+}
+
+/// No two of the texts in a list may be equal.
+pub(crate) fn distinct(found: &mut Found, object: &Tree, field: &str, path: Path<'_>) {
+    let mut seen = HashSet::new();
+    each_text(object, field, path, |item, path| {
+        if !seen.insert(item) {
+            found.push(FieldError::duplicate(path, item));
+        }
+    });
+}
 
 /// Adds an `Invalid` for each message.
 pub(crate) fn invalid(found: &mut Found, path: Path<'_>, value: &str, messages: Vec<String>) {
@@ -79,6 +193,21 @@ pub(crate) fn port(found: &mut Found, port: Option<&Tree>, path: Path<'_>) {
     }
 }
 
+/// The port number at a field; nothing is 0.
+pub(crate) fn port_in_range(found: &mut Found, object: &Tree, field: &str, path: Path<'_>) {
+    let number = object.int_at(&[field]).unwrap_or(0);
+    invalid_number(found, path.child(field), number, name::port_number(number));
+}
+
+/// A percentage at a field must not be more than all.
+pub(crate) fn not_above_all(found: &mut Found, object: &Tree, field: &str, path: Path<'_>) {
+    let value = object.str_at(&[field]);
+    let above = value.strip_suffix('%').and_then(|digits| digits.parse::<i64>().ok()).is_some_and(|part| part > 100);
+    if above {
+        found.push(FieldError::invalid(path.child(field), value, "must not be greater than 100%"));
+    }
+}
+
 /// A field that must not change.
 pub(crate) fn immutable(found: &mut Found, new: &Tree, old: &Tree, fields: &[&str]) {
     if !rules::same(new.at(fields), old.at(fields)) {
@@ -137,6 +266,34 @@ pub(crate) fn matches_template(found: &mut Found, object: &Tree, selector: &Sele
     }
 }
 
+/// The number at a field must not be below zero, whether or not it is there; for status counts.
+pub(crate) fn counts(found: &mut Found, object: &Tree, fields: &[&str], path: Path<'_>) {
+    for field in fields {
+        not_negative(found, object, field, path);
+    }
+}
+
+/// What `status` counts must not be more than `whole`, which it also counts.
+#[allow(dead_code, reason = "the status of workloads")]
+pub(crate) fn counts_within(found: &mut Found, status: &Tree, fields: &[&str], whole: &str, path: Path<'_>) {
+    let limit = status.int_at(&[whole]).unwrap_or(0);
+    for field in fields {
+        if let Some(value) = status.int_at(&[field]).filter(|value| *value > limit) {
+            let why = format!("cannot be greater than {path}.{whole}");
+            found.push(FieldError::invalid(path.child(field), value, why));
+        }
+    }
+}
+
+/// What only grows must not have shrunk.
+#[allow(dead_code, reason = "the status of workloads")]
+pub(crate) fn not_decremented(found: &mut Found, new: &Tree, old: &Tree, field: &str) {
+    let count = |object: &Tree| object.int_at(&["status", field]).unwrap_or(0);
+    if given(old.get("status").unwrap_or(&Tree::Null), field).is_some() && count(new) < count(old) {
+        found.push(FieldError::invalid(format!("status.{field}"), count(new), "cannot be decremented"));
+    }
+}
+
 /// Labels in Go's syntax, as upstream shows them: `map[string]string{"app":"web"}`.
 pub(crate) fn go_labels(labels: Option<&Tree>) -> BadValue {
     let mut entries: Vec<String> = labels
@@ -153,192 +310,4 @@ pub(crate) fn go_labels(labels: Option<&Tree>) -> BadValue {
     }
     entries.sort_unstable();
     BadValue::Bare(format!("map[string]string{{{}}}", entries.join(", ")))
-}
-
-/// The keys and the size of a ConfigMap's or Secret's data.
-pub(crate) fn data(found: &mut Found, object: &Tree, fields: &[&str], size_path: &str) {
-    const BYTES_MAX: usize = 1_024 * 1_024;
-    let mut bytes = 0;
-    for field in fields {
-        let path = Path::new(field);
-        for (key, value) in object.get(field).and_then(Tree::as_map).into_iter().flat_map(Map::iter) {
-            let key = key.as_str();
-            invalid(found, path.key(key), key, name::config_map_key(key));
-            let text = value.as_str().unwrap_or("");
-            // What is base64 counts as what it stands for.
-            bytes += if *field == "data" && fields.len() > 1 { text.len() } else { text.len() / 4 * 3 };
-        }
-    }
-    if bytes > BYTES_MAX {
-        found.push(FieldError::too_long(size_path, BYTES_MAX));
-    }
-}
-
-/// What an immutable ConfigMap or Secret must keep.
-pub(crate) fn kept_data(found: &mut Found, new: &Tree, old: &Tree, fields: &[&str]) {
-    const WHY: &str = "field is immutable when `immutable` is set";
-    if old.bool_at(&["immutable"]) != Some(true) {
-        return;
-    }
-    if new.bool_at(&["immutable"]) != Some(true) {
-        found.push(FieldError::forbidden("immutable", WHY));
-    }
-    for field in fields {
-        if !rules::same(new.get(field), old.get(field)) {
-            found.push(FieldError::forbidden(field, WHY));
-        }
-    }
-}
-
-/// The rules of a role.
-pub(crate) fn policy_rules(found: &mut Found, object: &Tree, namespaced: bool) {
-    let rules_path = Path::new("rules");
-    for (index, rule) in object.list_at(&["rules"]).iter().enumerate() {
-        let path = rules_path.index(index);
-        let has = |field: &str| !rule.list_at(&[field]).is_empty();
-        if !has("verbs") {
-            found.push(FieldError::required(path.child("verbs"), "verbs must contain at least one value"));
-        }
-        if has("nonResourceURLs") {
-            let value = || BadValue::from(rule.get("nonResourceURLs"));
-            if namespaced {
-                found.push(FieldError::invalid(
-                    path.child("nonResourceURLs"),
-                    value(),
-                    "namespaced rules cannot apply to non-resource URLs",
-                ));
-            } else if has("apiGroups") || has("resources") || has("resourceNames") {
-                found.push(FieldError::invalid(
-                    path.child("nonResourceURLs"),
-                    value(),
-                    "rules cannot apply to both regular resources and non-resource URLs",
-                ));
-            }
-            continue;
-        }
-        if !has("apiGroups") {
-            let why = "resource rules must supply at least one api group";
-            found.push(FieldError::required(path.child("apiGroups"), why));
-        }
-        if !has("resources") {
-            let why = "resource rules must supply at least one resource";
-            found.push(FieldError::required(path.child("resources"), why));
-        }
-    }
-}
-
-/// The role and the subjects of a role binding.
-pub(crate) fn role_binding(found: &mut Found, object: &Tree, kinds: &[&str]) {
-    const GROUP: &str = "rbac.authorization.k8s.io";
-    let role = object.get("roleRef").unwrap_or(&Tree::Null);
-    let path = Path::new("roleRef");
-    if role.str_at(&["apiGroup"]) != GROUP {
-        found.push(FieldError::not_supported(path.child("apiGroup"), role.str_at(&["apiGroup"]), &[GROUP]));
-    }
-    if !kinds.contains(&role.str_at(&["kind"])) {
-        found.push(FieldError::not_supported(path.child("kind"), role.str_at(&["kind"]), kinds));
-    }
-    if let Some(text) = required(found, role, "name", path) {
-        invalid(found, path.child("name"), text, name::path_segment(text));
-    }
-    let subjects = Path::new("subjects");
-    for (index, subject) in object.list_at(&["subjects"]).iter().enumerate() {
-        let path = subjects.index(index);
-        let named = required(found, subject, "name", path);
-        let group = subject.str_at(&["apiGroup"]);
-        let wanted = match subject.str_at(&["kind"]) {
-            "ServiceAccount" => {
-                if let Some(text) = named {
-                    invalid(found, path.child("name"), text, name::dns1123_subdomain(text));
-                }
-                if subject.str_at(&["namespace"]).is_empty() {
-                    found.push(FieldError::required(path.child("namespace"), ""));
-                }
-                ""
-            }
-            "User" | "Group" => GROUP,
-            other => {
-                let known = ["ServiceAccount", "User", "Group"];
-                found.push(FieldError::not_supported(path.child("kind"), other, &known));
-                continue;
-            }
-        };
-        if group != wanted {
-            found.push(FieldError::not_supported(path.child("apiGroup"), group, &[wanted]));
-        }
-    }
-}
-
-/// The webhooks of an admission configuration.
-pub(crate) fn webhooks(found: &mut Found, object: &Tree) {
-    let list = Path::new("webhooks");
-    let mut names = std::collections::HashSet::new();
-    for (index, webhook) in object.list_at(&["webhooks"]).iter().enumerate() {
-        let path = list.index(index);
-        if let Some(text) = required(found, webhook, "name", path) {
-            let wrong = name::dns1123_subdomain(text);
-            if !wrong.is_empty() {
-                found.push(FieldError::invalid(path.child("name"), text, wrong.join(",")));
-            } else if text.split('.').count() < 3 {
-                let why = "should be a domain with at least three segments separated by dots";
-                found.push(FieldError::invalid(path.child("name"), text, why));
-            }
-            if !names.insert(text) {
-                found.push(FieldError::duplicate(path.child("name"), text));
-            }
-        }
-        let versions = webhook.list_at(&["admissionReviewVersions"]);
-        if versions.is_empty() {
-            let why = "must specify one of v1, v1beta1";
-            found.push(FieldError::required(path.child("admissionReviewVersions"), why));
-        } else if !versions.iter().any(|version| matches!(version.as_str(), Some("v1" | "v1beta1"))) {
-            let why = "must include at least one of v1, v1beta1";
-            let value = BadValue::from(webhook.get("admissionReviewVersions"));
-            found.push(FieldError::invalid(path.child("admissionReviewVersions"), value, why));
-        }
-        match webhook.str_at(&["sideEffects"]) {
-            "" => {
-                let why = "must specify one of None, NoneOnDryRun";
-                found.push(FieldError::required(path.child("sideEffects"), why));
-            }
-            _ => one_of(found, webhook, "sideEffects", path, &["None", "NoneOnDryRun"]),
-        }
-        maybe_one_of(found, webhook, "failurePolicy", path, &["Fail", "Ignore"]);
-        maybe_one_of(found, webhook, "matchPolicy", path, &["Equivalent", "Exact"]);
-        maybe_one_of(found, webhook, "reinvocationPolicy", path, &["IfNeeded", "Never"]);
-        if let Some(seconds) = webhook.int_at(&["timeoutSeconds"]).filter(|seconds| !(1..=30).contains(seconds)) {
-            let why = "the timeout value must be between 1 and 30 seconds";
-            found.push(FieldError::invalid(path.child("timeoutSeconds"), seconds, why));
-        }
-        for field in ["namespaceSelector", "objectSelector"] {
-            found.extend(label::validate(webhook.get(field), path.child(field)));
-        }
-        webhook_client(found, webhook, path.child("clientConfig"));
-    }
-}
-
-fn webhook_client(found: &mut Found, webhook: &Tree, path: Path<'_>) {
-    let url = webhook.str_at(&["clientConfig", "url"]);
-    let service = webhook.at(&["clientConfig", "service"]).filter(|service| !service.is_null());
-    match (url, service) {
-        ("", Some(service)) => {
-            for field in ["name", "namespace"] {
-                if service.str_at(&[field]).is_empty() {
-                    let why = format!("service {field} is required");
-                    found.push(FieldError::required(path.child("service").child(field), why));
-                }
-            }
-        }
-        ("", None) => {
-            found.push(FieldError::required(path, "exactly one of url or service is required"));
-        }
-        (_, Some(_)) => {
-            found.push(FieldError::required(path.child("url"), "exactly one of url or service is required"));
-        }
-        (url, None) if !url.starts_with("https://") => {
-            let why = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-            found.push(FieldError::invalid(path.child("url"), url, why));
-        }
-        _ => {}
-    }
 }

@@ -1,42 +1,9 @@
 //! What is refused, in upstream's words.
 
-use expect_test::{Expect, expect};
-use skiff_kinds::Kind;
-use skiff_object::{Tree, json};
+mod support;
 
-fn kind(group: &str, plural: &str) -> &'static dyn Kind {
-    let found = skiff_kinds::builtin()
-        .iter()
-        .find(|kind| kind.facts().group == *group && kind.facts().plural == *plural && kind.facts().version == *"v1");
-    found.expect("a built-in resource").as_ref()
-}
-
-fn object(kind: &dyn Kind, text: &str) -> Tree {
-    let mut object = json::decode_untyped(text.as_bytes()).expect("JSON");
-    kind.default(&mut object);
-    object
-}
-
-/// The errors about a new object, one in each line.
-fn create(group: &str, plural: &str, text: &str, want: Expect) {
-    let kind = kind(group, plural);
-    let mut object = object(kind, text);
-    kind.prepare_create(&mut object);
-    want.assert_eq(&lines(&kind.validate_create(&object)));
-}
-
-/// The errors about a change.
-fn update(group: &str, plural: &str, old: &str, new: &str, want: Expect) {
-    let kind = kind(group, plural);
-    let (mut old, mut new) = (object(kind, old), object(kind, new));
-    kind.prepare_create(&mut old);
-    kind.prepare_update(&mut new, &old);
-    want.assert_eq(&lines(&kind.validate_update(&new, &old)));
-}
-
-fn lines(errors: &[skiff_object::errors::FieldError]) -> String {
-    errors.iter().map(|error| format!("{error}\n")).collect()
-}
+use expect_test::expect;
+use support::{create, kind, lines, object, update};
 
 const POD: &str = r#"{"containers":[{"name":"a","image":"nginx:1","ports":[{"name":"http","containerPort":80}]}]}"#;
 
@@ -302,10 +269,10 @@ fn webhooks_and_slices_say_what_is_wrong() {
         r#"{"webhooks":[{"name":"a.b","clientConfig":{"url":"http://x"},"timeoutSeconds":31}]}"#,
         expect![[r#"
             webhooks[0].name: Invalid value: "a.b": should be a domain with at least three segments separated by dots
-            webhooks[0].admissionReviewVersions: Required value: must specify one of v1, v1beta1
             webhooks[0].sideEffects: Required value: must specify one of None, NoneOnDryRun
             webhooks[0].timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds
-            webhooks[0].clientConfig.url: Invalid value: "http://x": 'https' is the only allowed URL scheme; desired format: https://host[/path]
+            webhooks[0].clientConfig.url: Invalid value: "http": 'https' is the only allowed URL scheme; desired format: https://host[/path]
+            webhooks[0].admissionReviewVersions: Required value: must specify one of v1, v1beta1
         "#]],
     );
     create(

@@ -22,6 +22,7 @@ pub mod errors;
 pub mod json;
 pub mod managed;
 pub mod name;
+pub mod net;
 pub mod patch;
 pub mod path;
 pub mod protobuf;

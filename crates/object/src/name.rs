@@ -363,27 +363,42 @@ pub fn path_segment(value: &str) -> Vec<String> {
     errors
 }
 
-/// An IPv4 or IPv6 address.
-pub fn ip(value: &str) -> Vec<String> {
-    match value.parse::<std::net::IpAddr>() {
-        Ok(_) => Vec::new(),
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+/// `example.com/controller-name`: a DNS subdomain, `/` and a path.
+pub fn domain_prefixed_path(value: &str) -> Vec<String> {
+    let Some((domain, rest)) = value.split_once('/').filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty())
+    else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned()];
+    };
+    let mut errors = dns1123_subdomain(domain);
+    if !rest.bytes().all(|c| c.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:%".contains(&c)) {
+        errors.push(regex_error("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[]));
     }
+    errors
 }
 
-/// An address block.
-pub fn cidr(value: &str) -> Vec<String> {
-    let block = || {
-        let (address, bits) = value.split_once('/')?;
-        let address: std::net::IpAddr = address.parse().ok()?;
-        let plain = !bits.is_empty() && bits.bytes().all(|c| c.is_ascii_digit());
-        let bits: u8 = bits.parse().ok()?;
-        (plain && bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(())
-    };
-    match block() {
-        Some(()) => Vec::new(),
-        None => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()],
+/// A domain of at least three segments: the names of webhooks.
+pub fn fully_qualified_name(value: &str) -> Vec<String> {
+    let errors = dns1123_subdomain(value);
+    if !errors.is_empty() {
+        return vec![errors.join(",")];
     }
+    if value.split('.').count() < 3 {
+        return vec!["should be a domain with at least three segments separated by dots".to_owned()];
+    }
+    Vec::new()
+}
+
+/// A domain of at least two labels, with or without a dot at the end.
+pub fn fully_qualified_domain(value: &str) -> Vec<String> {
+    let value = value.strip_suffix('.').unwrap_or(value);
+    let errors = dns1123_subdomain(value);
+    if !errors.is_empty() {
+        return vec![errors.join(",")];
+    }
+    if value.split('.').count() < 2 {
+        return vec!["should be a domain with at least two segments separated by dots".to_owned()];
+    }
+    value.split('.').flat_map(dns1123_label).collect()
 }
 
 /// A name and the prefix it was generated from may end in a dash; upstream checks a prefix as if
@@ -452,8 +467,8 @@ mod tests {
         check(port_name, &["http", "a-1"], &["", "1", "a--b", "-a", "toolongtoolongtool"]);
         check(env_var_name, &["A", "a.b", "1 a"], &["", "a=b", "ä"]);
         check(percent, &["0%", "100%"], &["%", "10", "-1%"]);
-        check(ip, &["10.0.0.1", "::1"], &["10.0.0.256", "x", "010.0.0.1"]);
-        check(cidr, &["10.0.0.0/8", "::/0"], &["10.0.0.0/33", "10.0.0.0", "10.0.0.0/+1"]);
+        check(domain_prefixed_path, &["a.b/c", "a/b/c"], &["", "a", "/a", "a/", "A/b", "a/b c"]);
+        check(fully_qualified_name, &["a.b.c"], &["", "a.b", "A.b.c"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::support::{api, api_with};
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const JANE: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/jane";
 const APPROVAL: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/jane/approval";
-const REQUEST: &str = r#"{"metadata":{"name":"jane"},"spec":{"request":"eA==","username":"root",
+const REQUEST: &str = r#"{"metadata":{"name":"jane"},"spec":{"request":"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUFBPQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K","username":"root",
     "signerName":"kubernetes.io/kube-apiserver-client","usages":["client auth"]}}"#;
 
 fn decision(ty: &str) -> String {

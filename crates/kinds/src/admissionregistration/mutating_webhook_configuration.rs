@@ -7,9 +7,8 @@ use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
-use crate::checks;
+use crate::checks::admission;
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
 
@@ -25,21 +24,6 @@ impl Kind for MutatingWebhookConfiguration {
         Generation::Body
     }
 
-    fn default(&self, object: &mut Tree) {
-        for webhook in fill::items(object, &["webhooks"]) {
-            fill::absent(webhook, "failurePolicy", "Fail");
-            fill::absent(webhook, "matchPolicy", "Equivalent");
-            fill::absent(webhook, "namespaceSelector", Tree::map());
-            fill::absent(webhook, "objectSelector", Tree::map());
-            fill::absent(webhook, "timeoutSeconds", 10);
-            fill::absent(webhook, "reinvocationPolicy", "Never");
-            fill::each(webhook, &["clientConfig", "service"], |service| fill::absent(service, "port", 443));
-            for rule in fill::items(webhook, &["rules"]) {
-                fill::absent(rule, "scope", "*");
-            }
-        }
-    }
-
     fn columns(&self) -> Cow<'_, [Column]> {
         Cow::Borrowed(COLUMNS)
     }
@@ -48,14 +32,16 @@ impl Kind for MutatingWebhookConfiguration {
         vec![cells::name(object), cells::size(object, &["webhooks"]), cells::age(object, now)]
     }
 
-    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        checks::webhooks(&mut found, object);
-        found
+    fn default(&self, object: &mut Tree) {
+        admission::default_webhooks(object, true);
     }
 
-    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
-        self.validate_create(new)
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        admission::webhooks(object)
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        admission::changed_webhooks(new, old)
     }
 }
 

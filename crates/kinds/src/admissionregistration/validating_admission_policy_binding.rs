@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC, admission};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind};
@@ -39,6 +41,33 @@ impl Kind for ValidatingAdmissionPolicyBinding {
             cells::age(object, now),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        admission::policy_binding(&mut found, spec, SPEC);
+        if spec.list_at(&["validationActions"]).is_empty() {
+            found.push(FieldError::required(SPEC.child("validationActions"), ""));
+        }
+        checks::each_text(spec, "validationActions", SPEC, |action, path| {
+            if !ACTIONS.contains(&action) {
+                found.push(FieldError::not_supported(path, action, &ACTIONS));
+            }
+        });
+        checks::distinct(&mut found, spec, "validationActions", SPEC);
+        let has = |wanted| spec.list_at(&["validationActions"]).iter().any(|action| action.as_str() == Some(wanted));
+        if has("Deny") && has("Warn") {
+            let why = "must not contain both Deny and Warn (repeating the same validation failure information in the \
+                       API response and headers serves no purpose)";
+            let value = BadValue::from(spec.get("validationActions"));
+            found.push(FieldError::invalid(SPEC.child("validationActions"), value, why));
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -47,3 +76,5 @@ const COLUMNS: &[Column] = &[
     Column::new("ParamRef", "string", "Its parameters."),
     cells::AGE,
 ];
+
+const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks;
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
@@ -35,6 +38,22 @@ impl Kind for ControllerRevision {
             },
         );
         vec![cells::name(object), owner.into(), cells::number(object, &["revision"]), cells::age(object, now)]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        if checks::given(object, "data").is_none() {
+            found.push(FieldError::required("data", "data is mandatory"));
+        }
+        checks::not_negative(&mut found, object, "revision", Path::root());
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        checks::not_negative(&mut found, new, "revision", Path::root());
+        checks::immutable(&mut found, new, old, &["data"]);
+        found
     }
 }
 

@@ -1,16 +1,20 @@
 //! `certificatesigningrequests` in `certificates.k8s.io/v1`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
-use skiff_object::Tree;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
 use skiff_object::time::{Time, human_duration};
+use skiff_object::{Tree, name};
 
-use crate::cells;
+use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
 use crate::kind::Kind;
-use crate::rules;
 use crate::table::Column;
+use crate::{cells, rules};
 
 /// A wish for a certificate.
 pub(crate) struct CertificateSigningRequest(pub(crate) Facts);
@@ -48,22 +52,6 @@ impl Kind for CertificateSigningRequest {
         }
     }
 
-    fn validate_subresource(&self, _: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        let has = |object: &Tree, ty: &str| conditions(object).iter().any(|one| one.str_at(&["type"]) == ty);
-        let path = "status.conditions";
-        for ty in DECISIONS {
-            if has(old, ty) && !has(new, ty) {
-                found.push(FieldError::forbidden(path, format!("updates may not remove a condition of type \"{ty}\"")));
-            }
-        }
-        if DECISIONS.iter().all(|ty| has(new, ty)) {
-            let detail = "Approved and Denied conditions are mutually exclusive";
-            found.push(FieldError::invalid(path, "Denied", detail));
-        }
-        found
-    }
-
     fn columns(&self) -> Cow<'_, [Column]> {
         Cow::Borrowed(COLUMNS)
     }
@@ -94,6 +82,55 @@ impl Kind for CertificateSigningRequest {
             condition.into(),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        let request = spec.str_at(&["request"]);
+        if let Some(why) = malformed_request(request) {
+            found.push(FieldError::invalid(SPEC.child("request"), request, why));
+        }
+        if spec.list_at(&["usages"]).is_empty() {
+            found.push(FieldError::required(SPEC.child("usages"), "usages must be provided"));
+        }
+        checks::each_text(spec, "usages", SPEC, |usage, path| {
+            if !USAGES.contains(&usage) {
+                found.push(FieldError::not_supported(path, usage, USAGES));
+            }
+        });
+        checks::distinct(&mut found, spec, "usages", SPEC);
+        let signer = spec.str_at(&["signerName"]);
+        if signer == LEGACY_SIGNER {
+            let why = "the legacy signerName is not allowed via this API version";
+            found.push(FieldError::invalid(SPEC.child("signerName"), signer, why));
+        } else {
+            signer_name(&mut found, spec);
+        }
+        if let Some(seconds) = spec.int_at(&["expirationSeconds"]).filter(|seconds| *seconds < EXPIRATION_SECONDS_MIN) {
+            let why = format!("may not specify a duration less than {EXPIRATION_SECONDS_MIN} seconds (10 minutes)");
+            found.push(FieldError::invalid(SPEC.child("expirationSeconds"), seconds, why));
+        }
+        found
+    }
+
+    fn validate_subresource(&self, _: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let has = |object: &Tree, ty: &str| conditions(object).iter().any(|one| one.str_at(&["type"]) == ty);
+        for ty in ["Approved", "Denied", "Failed"] {
+            if has(old, ty) && !has(new, ty) {
+                let why = format!("updates may not remove a condition of type \"{ty}\"");
+                found.push(FieldError::forbidden("status.conditions", why));
+            }
+        }
+        judge_conditions(&mut found, new, old);
+        let certificate = |object: &Tree| object.str_at(&["status", "certificate"]).to_owned();
+        let had = certificate(old);
+        if !had.is_empty() && had != certificate(new) {
+            let why = "updates may not set certificate content";
+            found.push(FieldError::forbidden("status.certificate", why));
+        }
+        found
+    }
 }
 
 /// The conditions that only `approval` sets.
@@ -115,3 +152,101 @@ const COLUMNS: &[Column] = &[
     Column::new("RequestedDuration", "string", "For how long."),
     Column::new("Condition", "string", "What became of it."),
 ];
+
+/// The signer of the first version, which signed anything.
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
+/// The least time a certificate can be asked for.
+const EXPIRATION_SECONDS_MIN: i64 = 600;
+/// How long each half of a signer's name may be.
+const SIGNER_HALF_BYTES_MAX: usize = 253;
+
+/// What a certificate can be good for.
+const USAGES: &[&str] = &[
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+/// What is wrong with a request: it has to be PEM with DER in it. The signer reads the rest.
+fn malformed_request(request: &str) -> Option<&'static str> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----";
+    const END: &str = "-----END CERTIFICATE REQUEST-----";
+    const WRONG_TYPE: Option<&str> = Some("PEM block type must be CERTIFICATE REQUEST");
+    let Ok(bytes) = STANDARD.decode(request) else { return WRONG_TYPE };
+    let text = String::from_utf8_lossy(&bytes);
+    let Some((_, rest)) = text.split_once(BEGIN) else { return WRONG_TYPE };
+    let Some((body, _)) = rest.split_once(END) else { return WRONG_TYPE };
+    let body: String = body.split_ascii_whitespace().collect();
+    match STANDARD.decode(body) {
+        Ok(der) if der.first() == Some(&0x30) => None,
+        Ok(_) => Some("asn1: structure error: tags don't match"),
+        Err(_) => WRONG_TYPE,
+    }
+}
+
+/// `example.com/name`: a domain of two segments at least, and a path.
+fn signer_name(found: &mut Found, spec: &Tree) {
+    let path = SPEC.child("signerName");
+    let Some(signer) = checks::required(found, spec, "signerName", SPEC) else { return };
+    let halves: Vec<&str> = signer.split('/').collect();
+    let [domain, rest] = halves[..] else {
+        let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        found.push(FieldError::invalid(path, signer, why));
+        return;
+    };
+    if domain.len() > SIGNER_HALF_BYTES_MAX {
+        found.push(FieldError::too_long(path, SIGNER_HALF_BYTES_MAX));
+    }
+    if domain.split('.').count() < 2 {
+        let why = "should be a domain with at least two segments separated by dots";
+        found.push(FieldError::invalid(path, domain, why));
+    }
+    for label in domain.split('.') {
+        for why in name::dns1123_label(label) {
+            let why = format!("validating label {label:?}: {why}");
+            found.push(FieldError::invalid(path, domain, why));
+        }
+    }
+    for why in name::dns1123_subdomain(rest) {
+        found.push(FieldError::invalid(path, rest, format!("validating path {rest:?}: {why}")));
+    }
+}
+
+fn judge_conditions(found: &mut Found, new: &Tree, old: &Tree) {
+    let status = new.get("status").unwrap_or(&Tree::Null);
+    let mut seen = HashSet::new();
+    checks::each(status, "conditions", Path::new("status"), |condition, path| {
+        let ty = condition.str_at(&["type"]);
+        checks::required(found, condition, "type", path);
+        if !seen.insert(ty) && conditions(old).iter().filter(|one| one.str_at(&["type"]) == ty).count() < 2 {
+            found.push(FieldError::duplicate(path.child("type"), ty));
+        }
+        if is_decision(condition) && DECISIONS.iter().all(|ty| seen.contains(ty)) {
+            let why = "Approved and Denied conditions are mutually exclusive";
+            found.push(FieldError::invalid(path.child("type"), ty, why));
+        }
+        let known: &[&str] =
+            if matches!(ty, "Approved" | "Denied" | "Failed") { &["True"] } else { &["False", "True", "Unknown"] };
+        checks::one_of(found, condition, "status", path, known);
+    });
+}

@@ -7,7 +7,7 @@ use skiff_object::time::Time;
 use skiff_object::{Map, Tree};
 
 use crate::cells;
-use crate::checks;
+use crate::checks::data;
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
@@ -32,20 +32,15 @@ impl Kind for ConfigMap {
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
         let mut found = Vec::new();
-        checks::data(&mut found, object, &["data", "binaryData"], "[]");
-        let text = object.get("data").and_then(Tree::as_map);
-        for key in object.get("binaryData").and_then(Tree::as_map).into_iter().flat_map(Map::keys) {
-            if text.is_some_and(|text| text.contains_key(key.as_str())) {
-                let path = format!("binaryData[{}]", key.as_str());
-                found.push(FieldError::invalid(path, key.as_str(), "duplicate of key present in data"));
-            }
-        }
+        let bytes = data::keys(&mut found, object, "data", false) + data::keys(&mut found, object, "binaryData", true);
+        data::in_both(&mut found, object);
+        data::size(&mut found, bytes, "[]");
         found
     }
 
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
-        checks::kept_data(&mut found, new, old, &["data", "binaryData"]);
+        data::kept(&mut found, new, old, &["data", "binaryData"]);
         found
     }
 }

@@ -1,15 +1,18 @@
 //! `endpoints` in `v1`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use skiff_object::Tree;
 use skiff_object::errors::FieldError;
 use skiff_object::name;
+use skiff_object::net;
 use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
 use crate::checks;
+use crate::checks::Found;
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -53,36 +56,59 @@ impl Kind for Endpoints {
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        let subsets = Path::new("subsets");
-        for (index, subset) in object.list_at(&["subsets"]).iter().enumerate() {
-            let path = subsets.index(index);
-            let has = |list: &str| !subset.list_at(&[list]).is_empty();
-            if !has("addresses") && !has("notReadyAddresses") {
-                found.push(FieldError::required(path, "must specify `addresses` or `notReadyAddresses`"));
-            }
-            for list in ["addresses", "notReadyAddresses"] {
-                let path = path.child(list);
-                for (index, address) in subset.list_at(&[list]).iter().enumerate() {
-                    let ip = address.str_at(&["ip"]);
-                    checks::invalid(&mut found, path.index(index).child("ip"), ip, name::ip(ip));
-                }
-            }
-            let ports = path.child("ports");
-            for (index, port) in subset.list_at(&["ports"]).iter().enumerate() {
-                let path = ports.index(index);
-                let number = port.int_at(&["port"]).unwrap_or(0);
-                checks::invalid_number(&mut found, path.child("port"), number, name::port_number(number));
-                checks::one_of(&mut found, port, "protocol", path, &["SCTP", "TCP", "UDP"]);
-            }
-        }
-        found
+        judge(object, &HashSet::new())
     }
 
-    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
-        self.validate_create(new)
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        // An address that was accepted once may be written loosely.
+        let kept = old.list_at(&["subsets"]).iter().flat_map(|subset| {
+            LISTS.iter().flat_map(|list| subset.list_at(&[list])).map(|address| address.str_at(&["ip"]))
+        });
+        judge(new, &kept.collect())
     }
 }
 
 const COLUMNS: &[Column] =
     &[Column::name(), Column::new("Endpoints", "string", "Ready addresses with their ports."), cells::AGE];
+
+const LISTS: [&str; 2] = ["addresses", "notReadyAddresses"];
+
+fn judge(object: &Tree, kept: &HashSet<&str>) -> Found {
+    let mut found = Found::new();
+    checks::each(object, "subsets", Path::root(), |subset, path| {
+        if LISTS.iter().all(|list| subset.list_at(&[list]).is_empty()) {
+            found.push(FieldError::required(path, "must specify `addresses` or `notReadyAddresses`"));
+        }
+        for list in LISTS {
+            checks::each(subset, list, path, |address, path| {
+                let ip = address.str_at(&["ip"]);
+                if !kept.contains(ip) {
+                    checks::invalid(&mut found, path.child("ip"), ip, net::ip(ip));
+                }
+                checks::formed(&mut found, address, "hostname", path, name::dns1123_label);
+                if checks::given(address, "nodeName").is_some() {
+                    checks::shaped(&mut found, address, "nodeName", path, name::dns1123_subdomain);
+                }
+                if net::sloppy(ip).is_some() {
+                    checks::invalid(&mut found, path.child("ip"), ip, net::not_special(ip));
+                }
+            });
+        }
+        let several = subset.list_at(&["ports"]).len() > 1;
+        checks::each(subset, "ports", path, |port, path| self::port(&mut found, port, several, path));
+    });
+    found
+}
+
+fn port(found: &mut Found, port: &Tree, named: bool, path: Path<'_>) {
+    if named {
+        checks::needed(found, port, "name", path, name::dns1123_label);
+    } else {
+        checks::formed(found, port, "name", path, name::dns1123_label);
+    }
+    checks::port_in_range(found, port, "port", path);
+    checks::one_of(found, port, "protocol", path, &["SCTP", "TCP", "UDP"]);
+    if checks::given(port, "appProtocol").is_some() {
+        checks::shaped(found, port, "appProtocol", path, name::qualified_name);
+    }
+}

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
-use crate::cells;
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
+use crate::{cells, checks};
 
 /// Something that happened to an object.
 pub(crate) struct Event(pub(crate) Facts);
@@ -24,6 +25,14 @@ impl Kind for Event {
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         cells::event(object, &FIELDS, now)
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        checks::events::event(object, &FIELDS)
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        checks::events::changed_event(new, old, &FIELDS)
     }
 }
 

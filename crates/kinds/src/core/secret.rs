@@ -9,7 +9,7 @@ use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
-use crate::checks;
+use crate::checks::{self, data};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::Kind;
@@ -48,7 +48,8 @@ impl Kind for Secret {
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
         let mut found = Vec::new();
-        checks::data(&mut found, object, &["data"], "data");
+        let bytes = data::keys(&mut found, object, "data", true);
+        data::size(&mut found, bytes, "data");
         let has = |key: &str| object.at(&["data", key]).is_some();
         let needed: &[&str] = match object.str_at(&["type"]) {
             "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
@@ -71,7 +72,7 @@ impl Kind for Secret {
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
         checks::immutable(&mut found, new, old, &["type"]);
-        checks::kept_data(&mut found, new, old, &["data"]);
+        data::kept(&mut found, new, old, &["data"]);
         found
     }
 }

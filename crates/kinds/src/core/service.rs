@@ -3,17 +3,15 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use skiff_object::Tree;
 use skiff_object::errors::{BadValue, FieldError};
-use skiff_object::name;
 use skiff_object::time::Time;
+use skiff_object::{Tree, name, net};
 
-use crate::cells;
 use crate::checks::{self, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::Kind;
 use crate::table::Column;
+use crate::{cells, fill};
 
 /// A stable address for a set of pods.
 pub(crate) struct Service(pub(crate) Facts);
@@ -119,7 +117,7 @@ impl Kind for Service {
         checks::maybe_one_of(&mut found, spec, "internalTrafficPolicy", SPEC, &["Cluster", "Local"]);
         let list = SPEC.child("externalIPs");
         for (index, ip) in spec.list_at(&["externalIPs"]).iter().filter_map(Tree::as_str).enumerate() {
-            checks::invalid(&mut found, list.index(index), ip, name::ip(ip));
+            checks::invalid(&mut found, list.index(index), ip, net::ip(ip));
         }
         if let Some(seconds) = spec.int_at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"])
             && !(1..=DAY_SECONDS).contains(&seconds)

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::name;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
@@ -34,6 +37,26 @@ impl Kind for IPAddress {
             _ => "<none>".to_owned(),
         };
         vec![cells::name(object), parent.into(), cells::age(object, now)]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        let path = SPEC.child("parentRef");
+        let Some(parent) = checks::given(spec, "parentRef") else {
+            return vec![FieldError::required(path, "")];
+        };
+        checks::formed(&mut found, parent, "group", path, name::dns1123_subdomain);
+        checks::needed(&mut found, parent, "resource", path, name::path_segment);
+        checks::needed(&mut found, parent, "name", path, name::path_segment);
+        checks::formed(&mut found, parent, "namespace", path, name::path_segment);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        checks::immutable(&mut found, new, old, &["spec", "parentRef"]);
+        found
     }
 }
 

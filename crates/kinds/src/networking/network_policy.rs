@@ -2,19 +2,17 @@
 
 use std::borrow::Cow;
 
-use skiff_object::Tree;
 use skiff_object::errors::FieldError;
-use skiff_object::name;
 use skiff_object::path::Path;
 use skiff_object::selector::label;
 use skiff_object::time::Time;
+use skiff_object::{Tree, net};
 
-use crate::cells;
 use crate::checks::{self, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
+use crate::{cells, fill};
 
 /// Who may talk to which pods.
 pub(crate) struct NetworkPolicy(pub(crate) Facts);
@@ -100,7 +98,7 @@ fn rule_of(found: &mut Vec<FieldError>, rule: &Tree, peers: &str, path: Path<'_>
         if given("ipBlock") {
             let block = peer.str_at(&["ipBlock", "cidr"]);
             let path_block = path.child("ipBlock");
-            checks::invalid(found, path_block.child("cidr"), block, name::cidr(block));
+            checks::invalid(found, path_block.child("cidr"), block, net::cidr(block));
             if given("podSelector") || given("namespaceSelector") {
                 let why = "may not specify both ipBlock and another peer";
                 found.push(FieldError::forbidden(path, why));

@@ -7,3 +7,4 @@ pub(crate) mod status;
 pub(crate) mod validate;
 
 pub(crate) use default::{pod, template, volume_claim_spec, volume_source};
+pub(crate) use placement::{node_selector, toleration};

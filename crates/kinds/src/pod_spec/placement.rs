@@ -5,9 +5,9 @@ use skiff_object::path::Path;
 use skiff_object::selector::label;
 use skiff_object::{Tree, name};
 
-use crate::checks::{Found, invalid};
+use crate::checks::{Found, each, invalid};
 
-pub(super) fn toleration(found: &mut Found, one: &Tree, path: Path<'_>) {
+pub(crate) fn toleration(found: &mut Found, one: &Tree, path: Path<'_>) {
     let [key, operator, value, effect] = ["key", "operator", "value", "effect"].map(|field| one.str_at(&[field]));
     if !key.is_empty() {
         invalid(found, path.child("key"), key, name::qualified_name(key));
@@ -40,15 +40,7 @@ pub(super) fn affinity(found: &mut Found, affinity: &Tree, path: Path<'_>) {
     const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
     let node = path.child("nodeAffinity");
     if let Some(selector) = affinity.at(&["nodeAffinity", REQUIRED]).filter(|selector| !selector.is_null()) {
-        let terms = node.child(REQUIRED);
-        if selector.list_at(&["nodeSelectorTerms"]).is_empty() {
-            let why = "must have at least one node selector term";
-            found.push(FieldError::required(terms.child("nodeSelectorTerms"), why));
-        }
-        let terms = terms.child("nodeSelectorTerms");
-        for (index, term) in selector.list_at(&["nodeSelectorTerms"]).iter().enumerate() {
-            node_term(found, term, terms.index(index));
-        }
+        node_selector(found, selector, node.child(REQUIRED));
     }
     let preferred = node.child(PREFERRED);
     for (index, one) in affinity.list_at(&["nodeAffinity", PREFERRED]).iter().enumerate() {
@@ -68,6 +60,15 @@ pub(super) fn affinity(found: &mut Found, affinity: &Tree, path: Path<'_>) {
             pod_term(found, one.get("podAffinityTerm").unwrap_or(&Tree::Null), path.child("podAffinityTerm"));
         }
     }
+}
+
+/// A node has to match at least one of the terms.
+pub(crate) fn node_selector(found: &mut Found, selector: &Tree, path: Path<'_>) {
+    if selector.list_at(&["nodeSelectorTerms"]).is_empty() {
+        let why = "must have at least one node selector term";
+        found.push(FieldError::required(path.child("nodeSelectorTerms"), why));
+    }
+    each(selector, "nodeSelectorTerms", path, |term, path| node_term(found, term, path));
 }
 
 fn weight(found: &mut Found, one: &Tree, path: Path<'_>) {

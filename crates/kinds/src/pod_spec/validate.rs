@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::path::Path;
 use skiff_object::quantity::Quantity;
-use skiff_object::{Map, Tree, name};
+use skiff_object::{Map, Tree, name, net};
 
 use super::placement::{affinity, spread_constraints, toleration};
 use crate::checks::{Found, invalid, invalid_number, maybe_one_of, not_negative, one_of, port, positive, required};
@@ -71,7 +71,7 @@ pub(crate) fn spec(found: &mut Found, spec: &Tree, path: Path<'_>) {
     let aliases = path.child("hostAliases");
     for (index, alias) in spec.list_at(&["hostAliases"]).iter().enumerate() {
         let path = aliases.index(index);
-        invalid(found, path.child("ip"), alias.str_at(&["ip"]), name::ip(alias.str_at(&["ip"])));
+        invalid(found, path.child("ip"), alias.str_at(&["ip"]), net::ip(alias.str_at(&["ip"])));
         for host in alias.list_at(&["hostnames"]).iter().filter_map(Tree::as_str) {
             invalid(found, path.child("hostnames"), host, name::dns1123_subdomain(host));
         }
@@ -514,6 +514,6 @@ fn dns_config(found: &mut Found, spec: &Tree, path: Path<'_>) {
     let Some(config) = config else { return };
     let servers = path.child("nameservers");
     for (index, one) in config.list_at(&["nameservers"]).iter().filter_map(Tree::as_str).enumerate() {
-        invalid(found, servers.index(index), one, name::ip(one));
+        invalid(found, servers.index(index), one, net::ip(one));
     }
 }

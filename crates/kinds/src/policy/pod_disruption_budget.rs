@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use skiff_object::Tree;
 use skiff_object::errors::{BadValue, FieldError};
+use skiff_object::path::Path;
 use skiff_object::selector::label;
 use skiff_object::time::Time;
 
@@ -40,22 +41,36 @@ impl Kind for PodDisruptionBudget {
         ]
     }
 
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
+    }
+
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
         let mut found = Vec::new();
-        let spec = object.get("spec").unwrap_or(&Tree::Null);
-        let has = |field: &str| spec.get(field).is_some_and(|value| !value.is_null());
-        if has("minAvailable") && has("maxUnavailable") {
+        let spec = checks::spec(object);
+        let bounds = ["minAvailable", "maxUnavailable"];
+        if bounds.iter().all(|field| checks::given(spec, field).is_some()) {
             let why = "minAvailable and maxUnavailable cannot be both set";
             found.push(FieldError::invalid(SPEC, BadValue::from(spec), why));
         }
-        checks::count_or_percent(&mut found, spec, "minAvailable", SPEC);
-        checks::count_or_percent(&mut found, spec, "maxUnavailable", SPEC);
+        for field in bounds {
+            checks::count_or_percent(&mut found, spec, field, SPEC);
+            checks::not_above_all(&mut found, spec, field, SPEC);
+        }
         found.extend(label::validate(spec.get("selector"), SPEC.child("selector")));
+        let policies = ["AlwaysAllow", "IfHealthyBudget"];
+        checks::only_if_given(&mut found, spec, "unhealthyPodEvictionPolicy", SPEC, &policies);
         found
     }
 
-    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
-        self.validate_create(new)
+    fn validate_subresource(&self, _: &str, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let status = new.get("status").unwrap_or(&Tree::Null);
+        let path = Path::new("status");
+        checks::conditions::conditions(&mut found, status, "conditions", path);
+        let counts = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+        checks::counts(&mut found, status, &counts, path);
+        found
     }
 }
 

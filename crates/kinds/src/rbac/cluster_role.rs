@@ -2,8 +2,9 @@
 
 use skiff_object::Tree;
 use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
 
-use crate::checks;
+use crate::checks::rbac;
 use crate::facts::Facts;
 use crate::kind::Kind;
 
@@ -17,7 +18,8 @@ impl Kind for ClusterRole {
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
         let mut found = Vec::new();
-        checks::policy_rules(&mut found, object, false);
+        rbac::policy_rules(&mut found, object, Path::root(), false);
+        rbac::aggregation(&mut found, object);
         found
     }
 

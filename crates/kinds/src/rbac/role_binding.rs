@@ -3,15 +3,13 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
-use skiff_object::errors::{BadValue, FieldError};
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
 use crate::cells;
-use crate::checks;
+use crate::checks::rbac;
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::Kind;
-use crate::rules;
 use crate::table::Column;
 
 /// Who has a role in a namespace.
@@ -22,15 +20,6 @@ impl Kind for RoleBinding {
         &self.0
     }
 
-    fn default(&self, object: &mut Tree) {
-        fill::text(fill::within(object, "roleRef"), "apiGroup", GROUP);
-        for subject in fill::items(object, &["subjects"]) {
-            if matches!(subject.str_at(&["kind"]), "User" | "Group") {
-                fill::text(subject, "apiGroup", GROUP);
-            }
-        }
-    }
-
     fn columns(&self) -> Cow<'_, [Column]> {
         Cow::Borrowed(cells::BINDING_COLUMNS)
     }
@@ -39,20 +28,18 @@ impl Kind for RoleBinding {
         cells::binding(object, now)
     }
 
+    fn default(&self, object: &mut Tree) {
+        rbac::default_binding(object);
+    }
+
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        checks::role_binding(&mut found, object, &["ClusterRole", "Role"]);
-        found
+        rbac::binding(object, KINDS)
     }
 
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
-        let mut found = self.validate_create(new);
-        if !rules::same(new.get("roleRef"), old.get("roleRef")) {
-            let value = BadValue::from(new.get("roleRef"));
-            found.push(FieldError::invalid("roleRef", value, "cannot change roleRef"));
-        }
-        found
+        rbac::changed_binding(new, old, KINDS)
     }
 }
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+/// The kinds of roles it can give.
+const KINDS: &[&str] = &["Role", "ClusterRole"];

@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use skiff_object::Tree;
+use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
+use skiff_object::{Tree, name};
 
-use crate::cells;
+use crate::checks::{self, SPEC, devices};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::Kind;
 use crate::table::Column;
+use crate::{cells, fill};
 
 /// A ResourceClaim to be, one per pod.
 pub(crate) struct ResourceClaimTemplate(pub(crate) Facts);
@@ -34,6 +35,22 @@ impl Kind for ResourceClaimTemplate {
 
     fn row(&self, object: &Tree, now: Time) -> Vec<Tree> {
         vec![cells::name(object), cells::age(object, now)]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        let metadata = SPEC.child("metadata");
+        found.extend(name::labels(spec.at(&["metadata", "labels"]), metadata.child("labels")));
+        found.extend(name::annotations(spec.at(&["metadata", "annotations"]), metadata.child("annotations")));
+        checks::within(spec, "spec", SPEC, |spec, path| devices::claim(&mut found, spec, path));
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        checks::immutable(&mut found, new, old, &["spec"]);
+        found
     }
 }
 

@@ -1,14 +1,20 @@
 //! `csidrivers` in `storage.k8s.io/v1`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use skiff_object::Tree;
+use skiff_object::errors::{BadValue, FieldError};
+use skiff_object::name;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
 use crate::fill;
 use crate::kind::{Generation, Kind};
+use crate::rules;
 use crate::table::Column;
 
 /// A storage driver.
@@ -58,6 +64,44 @@ impl Kind for CSIDriver {
             cells::age(object, now),
         ]
     }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        driver_name(&mut found, object.get("metadata").unwrap_or(&Tree::Null), "name", Path::new("metadata"));
+        for field in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
+            if checks::given(spec, field).is_none() {
+                found.push(FieldError::required(SPEC.child(field), ""));
+            }
+        }
+        checks::only(&mut found, spec, "fsGroupPolicy", SPEC, &["File", "None", "ReadWriteOnceWithFSType"]);
+        token_requests(&mut found, spec);
+        let modes = ["Ephemeral", "Persistent"];
+        for mode in spec.list_at(&["volumeLifecycleModes"]).iter().filter_map(Tree::as_str) {
+            if !modes.contains(&mode) {
+                found.push(FieldError::not_supported(SPEC.child("volumeLifecycleModes"), mode, &modes));
+            }
+        }
+        if checks::given(spec, "seLinuxMount").is_none() {
+            found.push(FieldError::required(SPEC.child("seLinuxMount"), ""));
+        }
+        const PERIOD: &str = "nodeAllocatableUpdatePeriodSeconds";
+        if let Some(seconds) = spec.int_at(&[PERIOD]).filter(|seconds| *seconds < UPDATE_PERIOD_SECONDS_MIN) {
+            let why = format!("must be greater than or equal to {UPDATE_PERIOD_SECONDS_MIN} seconds");
+            found.push(FieldError::invalid(SPEC.child(PERIOD), seconds, why));
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        if !rules::same(new.at(&["spec", "attachRequired"]), old.at(&["spec", "attachRequired"])) {
+            let value = BadValue::from(new.at(&["spec", "attachRequired"]));
+            found.push(FieldError::invalid("spec.attachedRequired", value, "field is immutable"));
+        }
+        checks::immutable(&mut found, new, old, &["spec", "volumeLifecycleModes"]);
+        found
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -70,3 +114,38 @@ const COLUMNS: &[Column] = &[
     Column::new("Modes", "string", "Which kinds of volumes there are."),
     cells::AGE,
 ];
+
+/// How often a driver may at most be asked how much a node still takes.
+const UPDATE_PERIOD_SECONDS_MIN: i64 = 10;
+/// How long the name of a driver may be.
+const NAME_BYTES_MAX: usize = 63;
+/// The bounds of how long a token may last: ten minutes, and what fits in 32 bits.
+const TOKEN_SECONDS: (i64, i64) = (600, 1 << 32);
+
+/// The name of a driver at a field: there, short, a subdomain but for its case.
+pub(crate) fn driver_name(found: &mut Found, object: &Tree, field: &str, path: Path<'_>) {
+    let Some(text) = checks::required(found, object, field, path) else { return };
+    if text.len() > NAME_BYTES_MAX {
+        found.push(FieldError::too_long(path.child(field), NAME_BYTES_MAX));
+    }
+    checks::invalid(found, path.child(field), text, name::dns1123_subdomain(&text.to_lowercase()));
+}
+
+fn token_requests(found: &mut Found, spec: &Tree) {
+    let mut audiences = HashSet::new();
+    checks::each(spec, "tokenRequests", SPEC, |request, path| {
+        let audience = request.str_at(&["audience"]);
+        if !audiences.insert(audience) {
+            found.push(FieldError::duplicate(path.child("audience"), audience));
+        }
+        let Some(seconds) = request.int_at(&["expirationSeconds"]) else { return };
+        if seconds < TOKEN_SECONDS.0 {
+            let why = "may not specify a duration less than 10 minutes";
+            found.push(FieldError::invalid(path.child("expirationSeconds"), seconds, why));
+        }
+        if seconds > TOKEN_SECONDS.1 {
+            let why = "may not specify a duration larger than 2^32 seconds";
+            found.push(FieldError::invalid(path.child("expirationSeconds"), seconds, why));
+        }
+    });
+}

@@ -3,9 +3,14 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
+use skiff_object::errors::FieldError;
+use skiff_object::name;
+use skiff_object::path::Path;
+use skiff_object::selector::label;
 use skiff_object::time::Time;
 
 use crate::cells;
+use crate::checks::{self, resources};
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
@@ -28,6 +33,24 @@ impl Kind for CSIStorageCapacity {
             cells::text(object, &["storageClassName"]),
             cells::text_or(object, &["capacity"], "<unset>"),
         ]
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = label::validate(object.get("nodeTopology"), Path::new("nodeTopology"));
+        checks::shaped(&mut found, object, "storageClassName", Path::root(), name::dns1123_subdomain);
+        for field in ["capacity", "maximumVolumeSize"] {
+            if let Some(amount) = resources::quantity(object.get(field)) {
+                resources::not_negative(&mut found, amount, Path::new(field));
+            }
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = self.validate_create(new);
+        checks::immutable(&mut found, new, old, &["nodeTopology"]);
+        checks::immutable(&mut found, new, old, &["storageClassName"]);
+        found
     }
 }
 
