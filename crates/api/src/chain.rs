@@ -86,7 +86,13 @@ impl Call {
     /// Reads the body; empty when it has been read before.
     pub async fn read_body(&mut self) -> ApiResult<bytes::Bytes> {
         match self.body.take() {
-            Some(body) => body.read().await,
+            Some(body) => {
+                let bytes = body.read().await?;
+                if let Some(recording) = self.trail.recording.get() {
+                    recording.request_body(&bytes, &self.headers);
+                }
+                Ok(bytes)
+            }
             None => Ok(bytes::Bytes::new()),
         }
     }
@@ -112,7 +118,9 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     let info = RequestInfo::parse(&head.method, head.uri.path(), &query);
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let trail = Arc::<Trail>::default();
+    let annotations = Arc::<Mutex<BTreeMap<String, String>>>::default();
     let audit_id = audit_id(server, &head.headers);
+    let _ = trail.audit_id.set(audit_id.clone());
     let call = Call {
         info: Arc::new(info),
         method: head.method,
@@ -123,23 +131,29 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
         upgrade: head.extensions.remove::<OnUpgrade>(),
         remote: peer.ip(),
         warnings: Arc::clone(&warnings),
-        audit_annotations: Arc::default(),
+        audit_annotations: Arc::clone(&annotations),
         trail: Arc::clone(&trail),
         headers: head.headers,
     };
+    let encodings = (call.method == Method::GET).then(|| call.headers.get(header::ACCEPT_ENCODING).cloned()).flatten();
     let accepted = respond::ErrorForm::of(&call);
     let asked = Asked::of(&call);
     let _inflight = (!call.is_long_running()).then(|| server.metrics.inflight(asked.is_mutating()));
-    let outcome = match AssertUnwindSafe(answer(server, call, peer)).catch_unwind().await {
-        Ok(outcome) => outcome,
+    let (outcome, panicked) = match AssertUnwindSafe(answer(server, call, peer)).catch_unwind().await {
+        Ok(outcome) => (outcome, false),
         Err(_) => {
             tracing::error!(path = asked.path(), "request panicked");
-            Err(ApiError::internal("the server could not answer this request"))
+            (Err(ApiError::internal("the server could not answer this request")), true)
         }
     };
     let mut response = outcome.unwrap_or_else(|error| respond::error(&error, &accepted));
     finish(&mut response, &audit_id, &warnings.lock());
     trail.mark(&mut response);
+    if let Some(recording) = trail.recording.get() {
+        annotations.lock().iter().for_each(|(key, value)| recording.annotate(key, value));
+        recording.answered(&mut response, panicked).await;
+    }
+    respond::compress(&mut response, encodings.as_ref());
     server.metrics.answered(server, &asked, server.clock().instant() - began, &mut response);
     response
 }
@@ -147,6 +161,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
 async fn answer(server: &Arc<ApiServer>, mut call: Call, peer: Peer) -> ApiResult<Response<Body>> {
     let authenticated = authenticate(server, &mut call, &peer).await;
     server.metrics.authenticated(authenticated.as_deref().ok());
+    server.audit.begin(&call, authenticated.as_deref().ok()).await?;
     call.user = authenticated?;
     impersonate(server, &mut call).await?;
     let longest = server.config.limits.request_timeout;
@@ -193,6 +208,9 @@ async fn authenticate(server: &Arc<ApiServer>, call: &mut Call, peer: &Peer) -> 
 async fn impersonate(server: &ApiServer, call: &mut Call) -> ApiResult<()> {
     let Some(wanted) = impersonation::requested(&mut call.headers)? else { return Ok(()) };
     let allowed = impersonation::check(server, &wanted, &Attributes::of(&call.user, &call.info)).await?;
+    if let Some(recording) = call.trail.recording.get() {
+        recording.impersonated(&allowed.user, allowed.constraint);
+    }
     let real = std::mem::replace(&mut call.user, Arc::new(allowed.user));
     call.impersonator = Some(Impersonator { user: real, constraint: allowed.constraint });
     Ok(())
@@ -202,7 +220,11 @@ async fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
     let limited = matches!(call.info.verb, "list" | "watch" | "deletecollection");
     let selectors = limited.then(|| authz::Selectors::of_query(&call.query)).flatten();
     let attributes = Attributes { selectors: selectors.as_ref(), ..Attributes::of(&call.user, &call.info) };
-    permit(server, &attributes).await?;
+    let decision = decide(server, &attributes).await;
+    let word = if matches!(decision, Decision::Allow(_)) { "allow" } else { "forbid" };
+    call.trail.annotate("authorization.k8s.io/decision", word);
+    call.trail.annotate("authorization.k8s.io/reason", decision.reason());
+    outcome(&attributes, &decision)?;
     // What a client opens by reading it can also write to (upstream since 1.35).
     if call.info.verb == "get" && matches!(call.info.subresource.as_str(), "exec" | "attach" | "portforward") {
         permit(server, &Attributes { verb: "create", ..attributes }).await?;
@@ -212,11 +234,19 @@ async fn authorize(server: &ApiServer, call: &Call) -> ApiResult<()> {
 
 /// Nothing when it is allowed, the 403 when it is not.
 pub async fn permit(server: &ApiServer, attributes: &Attributes<'_>) -> ApiResult<()> {
+    outcome(attributes, &decide(server, attributes).await)
+}
+
+async fn decide(server: &ApiServer, attributes: &Attributes<'_>) -> Decision {
     let decision = authz::decide(server.config.authorizer.as_ref(), attributes).await;
     server.metrics.decided(&decision);
+    decision
+}
+
+fn outcome(attributes: &Attributes<'_>, decision: &Decision) -> ApiResult<()> {
     match decision {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(attributes, &reason)),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(attributes, reason)),
     }
 }
 

@@ -147,7 +147,6 @@ pub fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Res
             HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
         );
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-        respond::compress(&mut response, &call.headers);
         return Ok(response);
     }
     let form = negotiate::accept(&call.headers, &call.query, Offer::PLAIN)?;

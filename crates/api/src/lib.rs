@@ -34,6 +34,7 @@
 
 pub mod admission;
 pub mod aggregation;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;
@@ -48,6 +49,7 @@ pub mod flow_control;
 pub mod forward;
 pub mod frame;
 pub mod health;
+pub mod kubeconfig;
 pub mod limits;
 pub mod meta;
 pub mod metrics;

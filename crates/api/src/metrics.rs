@@ -290,7 +290,7 @@ impl Metrics {
 /// Answers `/metrics`.
 pub fn answer(server: &ApiServer) -> Response<Body> {
     let mut page = Page::default();
-    requests(&mut page, &server.metrics);
+    requests(&mut page, server);
     access(&mut page, &server.metrics);
     crate::flow_control::page::write(&mut page, &server.flow_control);
     storage(&mut page, server);
@@ -299,11 +299,22 @@ pub fn answer(server: &ApiServer) -> Response<Body> {
     respond::whole(StatusCode::OK, page.finish(), "text/plain; version=0.0.4; charset=utf-8")
 }
 
-fn requests(page: &mut Page, metrics: &Metrics) {
+fn audit(page: &mut Page, server: &ApiServer) {
+    let Some(counts) = server.audit.counts() else { return single(page, Name::AuditEvents, 0.0) };
+    single(page, Name::AuditEvents, counter(&counts.events));
+    let errors = [&counts.errors.buffered, &counts.errors.log, &counts.errors.webhook].map(counter);
+    by_label(page, Name::AuditErrors, "plugin", ["buffered", "log", "webhook"], &errors);
+    let levels = counts.levels.each_ref().map(counter);
+    by_label(page, Name::AuditLevels, "level", ["None", "Metadata", "Request", "RequestResponse"], &levels);
+    single(page, Name::AuditRejected, counter(&counts.rejected));
+}
+
+fn requests(page: &mut Page, server: &ApiServer) {
+    let metrics = &server.metrics;
     page.begin(Name::Admission);
     metrics.admission.each(|labels, value| page.histogram(Name::Admission, labels, value));
     metrics.webhooks.write(page);
-    single(page, Name::AuditEvents, 0.0);
+    audit(page, server);
     by_label(page, Name::Inflight, "request_kind", ["readOnly", "mutating"], &metrics.inflight.each_ref().map(gauge));
     page.begin(Name::LongRunning);
     metrics.long_running.each(|labels, value| page.value(Name::LongRunning, labels, gauge(value)));

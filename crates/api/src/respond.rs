@@ -83,8 +83,8 @@ pub fn whole(code: StatusCode, bytes: impl Into<Bytes>, content_type: &'static s
 }
 
 /// Compresses an answer that is worth it for a client that can read it.
-pub fn compress(response: &mut Response<Body>, request: &HeaderMap) {
-    let accepts = request.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
+pub fn compress(response: &mut Response<Body>, encodings: Option<&HeaderValue>) {
+    let accepts = encodings.and_then(|value| value.to_str().ok()).unwrap_or("");
     let Body::Whole(Some(bytes)) = response.body() else { return };
     if bytes.len() < GZIP_BYTES_MIN || !accepts.split(',').any(|one| one.trim().starts_with("gzip")) {
         return;
@@ -94,7 +94,7 @@ pub fn compress(response: &mut Response<Body>, request: &HeaderMap) {
     *response.body_mut() = Body::from(compressed);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 /// A tree that is not stored (a review, a `Scale`, a `Status`) in the client's form.

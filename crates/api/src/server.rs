@@ -13,6 +13,7 @@ use skiff_store::Store;
 use tokio::net::TcpListener;
 
 use crate::admission::{self, Admission};
+use crate::audit::{self, Audit};
 use crate::authn::chain::{Authentication, SettingsError};
 use crate::authn::jws::{JwsError, SigningKey};
 use crate::authn::service_account::Tokens;
@@ -71,6 +72,8 @@ pub struct Config {
     pub aggregation: crate::aggregation::Settings,
     /// How long requests may take and how many may run.
     pub limits: Limits,
+    /// Which of them are written down.
+    pub audit: audit::Settings,
     /// Which of them go first.
     pub flow_control: flow_control::Settings,
 }
@@ -111,6 +114,7 @@ impl Config {
             admission: admission::Settings::default(),
             aggregation: crate::aggregation::Settings::default(),
             limits: Limits::default(),
+            audit: audit::Settings::default(),
             flow_control: flow_control::Settings::default(),
         }
     }
@@ -122,6 +126,9 @@ pub enum StartError {
     /// The service account key is no good.
     #[error("service account key: {0}")]
     Key(#[from] JwsError),
+    /// The audit log cannot be opened.
+    #[error("open the audit log: {0}")]
+    Audit(std::io::Error),
     /// What it is told about who may come in is no good.
     #[error(transparent)]
     Authentication(#[from] SettingsError),
@@ -141,6 +148,7 @@ pub struct ApiServer {
     pub(crate) authn: Authentication,
     pub(crate) admission: Admission,
     pub(crate) health: Health,
+    pub(crate) audit: Audit,
     pub(crate) flow_control: FlowControl,
     pub(crate) metrics: Metrics,
     pub(crate) openapi: crate::openapi::Documents,
@@ -171,6 +179,8 @@ impl ApiServer {
             clock: config.clock.clone(),
             tasks: config.tasks.group("outbound"),
         }));
+        let audit = Audit::start(&config.audit, &outbound, &config.clock, config.tasks.group("audit"))
+            .map_err(StartError::Audit)?;
         Ok(Arc::new(Self {
             registry: ArcSwap::from_pointee(config.registry.clone()),
             collections,
@@ -180,6 +190,7 @@ impl ApiServer {
             admission: Admission::new(&config.admission)?,
             aggregator: crate::aggregation::Aggregator::default(),
             health: Health::default(),
+            audit,
             flow_control: FlowControl::new(
                 &config.flow_control,
                 &config.limits,

@@ -1,9 +1,10 @@
 //! What is noted about a request on its way, besides its answer.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use http::Response;
+use http::{HeaderValue, Response};
 
+use crate::audit::Recording;
 use crate::body::Body;
 use crate::flow_control::Classified;
 
@@ -12,9 +13,20 @@ use crate::flow_control::Classified;
 pub struct Trail {
     /// The priority level and flow schema it belongs to.
     pub(crate) classified: OnceLock<Classified>,
+    /// What the audit log and the answer call the request.
+    pub(crate) audit_id: OnceLock<HeaderValue>,
+    /// What the audit log is told, when it is.
+    pub(crate) recording: OnceLock<Arc<Recording>>,
 }
 
 impl Trail {
+    /// Adds an annotation to the audit events; the first value of a key stays.
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        if let Some(recording) = self.recording.get() {
+            recording.annotate(key, value);
+        }
+    }
+
     /// Puts into an answer's headers what belongs there.
     pub(crate) fn mark(&self, response: &mut Response<Body>) {
         if let Some(classified) = self.classified.get() {

@@ -33,7 +33,10 @@ names! {
     WebhookFailOpen counter "apiserver_admission_webhook_fail_open_count" "Calls of admission webhooks that failed and did not matter.";
     WebhookRejections counter "apiserver_admission_webhook_rejection_count" "Writes that were refused by or because of an admission webhook.";
     WebhookRequests counter "apiserver_admission_webhook_request_total" "Calls of admission webhooks.";
-    AuditEvents counter "apiserver_audit_event_total" "Audit events that were written; there is no audit log.";
+    AuditEvents counter "apiserver_audit_event_total" "Audit events that were given to a back end.";
+    AuditErrors counter "apiserver_audit_error_total" "Audit events that were not recorded.";
+    AuditLevels counter "apiserver_audit_level_total" "Requests by how much the audit policy wants of them.";
+    AuditRejected counter "apiserver_audit_requests_rejected_total" "Requests that were refused because their audit event could not be stored.";
     FlowCurrent gauge "apiserver_flowcontrol_current_limit_seats" "Seats that a priority level has now.";
     FlowDemandAverage gauge "apiserver_flowcontrol_demand_seats_average" "Seats that were asked for in the last period, on average.";
     FlowDemandHigh gauge "apiserver_flowcontrol_demand_seats_high_watermark" "The most seats that were asked for at once in the last period.";

@@ -71,9 +71,7 @@ pub async fn list(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResu
     let selection = Selection::parse(subject.kind.as_ref(), &options.label_selector, &options.field_selector)?;
     let (items, meta) = collect(subject, &options, &selection).await?;
     let items = custom::convert::served(server, subject.kind.as_ref(), items).await?;
-    let mut response = respond::list(subject.view(server, form), &items, &meta)?;
-    respond::compress(&mut response, &call.headers);
-    Ok(response)
+    respond::list(subject.view(server, form), &items, &meta)
 }
 
 /// Reads what a list asks for.

@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod aggregation;
+mod audit;
 mod backend;
 mod certificates;
 mod custom;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use skiff_api::Config;
+use skiff_api::{Config, audit};
 
 /// One flag of kube-apiserver.
 struct Flag {
@@ -26,6 +26,137 @@ const FLAGS: &[Flag] = &[
         value: "BOOL",
         help: "Whether requests without credentials count as `system:anonymous`.",
         set: |config, value| boolean(value).map(|value| config.anonymous = value),
+    },
+    Flag {
+        name: "audit-log-batch-buffer-size",
+        value: "NUMBER",
+        help: "Events that wait for the log in batch mode.",
+        set: |config, value| positive(value).map(|value| config.audit.log_delivery.batching.buffer = value),
+    },
+    Flag {
+        name: "audit-log-batch-max-size",
+        value: "NUMBER",
+        help: "Events that are written to the log together in batch mode.",
+        set: |config, value| positive(value).map(|value| config.audit.log_delivery.batching.size_max = value),
+    },
+    Flag {
+        name: "audit-log-batch-max-wait",
+        value: "DURATION",
+        help: "How long a batch for the log waits for more events.",
+        set: |config, value| duration(value).map(|value| config.audit.log_delivery.batching.wait_max = value),
+    },
+    Flag {
+        name: "audit-log-compress",
+        value: "BOOL",
+        help: "Whether rotated audit logs are compressed.",
+        set: |config, value| boolean(value).map(|value| config.audit.log.compress = value),
+    },
+    Flag {
+        name: "audit-log-format",
+        value: "json|legacy",
+        help: "How audit events are written to the log.",
+        set: |config, value| audit_format(value).map(|value| config.audit.log.format = value),
+    },
+    Flag {
+        name: "audit-log-maxage",
+        value: "DAYS",
+        help: "Rotated audit logs older than this are removed; 0 for never.",
+        set: |config, value| {
+            let days: u32 = number(value)?;
+            config.audit.log.age_max = (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 3_600));
+            Ok(())
+        },
+    },
+    Flag {
+        name: "audit-log-maxbackup",
+        value: "NUMBER",
+        help: "Rotated audit logs that are kept; 0 for all.",
+        set: |config, value| number::<u32>(value).map(|value| config.audit.log.backups_max = value as usize),
+    },
+    Flag {
+        name: "audit-log-maxsize",
+        value: "MEGABYTES",
+        help: "The audit log is rotated before it is larger; 0 for never.",
+        set: |config, value| number::<u32>(value).map(|value| config.audit.log.bytes_max = u64::from(value) << 20),
+    },
+    Flag {
+        name: "audit-log-mode",
+        value: "batch|blocking|blocking-strict",
+        help: "Whether requests wait until their events are in the log.",
+        set: |config, value| audit_mode(value).map(|value| config.audit.log_delivery.mode = value),
+    },
+    Flag {
+        name: "audit-log-path",
+        value: "FILE",
+        help: "Where audit events are written; `-` is the server's standard output.",
+        set: |config, value| {
+            config.audit.log.path = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "audit-log-truncate-enabled",
+        value: "BOOL",
+        help: "Whether events that are too large for the log lose their bodies.",
+        set: |config, value| boolean(value).map(|value| config.audit.log_delivery.truncate = value),
+    },
+    Flag {
+        name: "audit-log-truncate-max-event-size",
+        value: "BYTES",
+        help: "What is too large for the log.",
+        set: |config, value| positive(value).map(|value| config.audit.log_delivery.truncation.event_bytes_max = value),
+    },
+    Flag {
+        name: "audit-policy-file",
+        value: "FILE",
+        help: "The `audit.k8s.io/v1` Policy: what of which requests is written.",
+        set: |config, value| {
+            let policy = audit::policy::Policy::parse(&read(value)?).map_err(|error| anyhow!("{error}"))?;
+            config.audit.policy = Some(policy);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "audit-webhook-batch-buffer-size",
+        value: "NUMBER",
+        help: "Events that wait for the webhook in batch mode.",
+        set: |config, value| positive(value).map(|value| config.audit.webhook_delivery.batching.buffer = value),
+    },
+    Flag {
+        name: "audit-webhook-batch-max-size",
+        value: "NUMBER",
+        help: "Events that are sent to the webhook together in batch mode.",
+        set: |config, value| positive(value).map(|value| config.audit.webhook_delivery.batching.size_max = value),
+    },
+    Flag {
+        name: "audit-webhook-batch-max-wait",
+        value: "DURATION",
+        help: "How long a batch for the webhook waits for more events.",
+        set: |config, value| duration(value).map(|value| config.audit.webhook_delivery.batching.wait_max = value),
+    },
+    Flag {
+        name: "audit-webhook-config-file",
+        value: "FILE",
+        help: "A kubeconfig that says where audit events are sent.",
+        set: |config, value| kubeconfig(value).map(|target| config.audit.webhook = Some(target)),
+    },
+    Flag {
+        name: "audit-webhook-initial-backoff",
+        value: "DURATION",
+        help: "How long to wait after the first failure of the audit webhook.",
+        set: |config, value| duration(value).map(|value| config.audit.webhook_initial_backoff = value),
+    },
+    Flag {
+        name: "audit-webhook-mode",
+        value: "batch|blocking|blocking-strict",
+        help: "Whether requests wait until the webhook has their events.",
+        set: |config, value| audit_mode(value).map(|value| config.audit.webhook_delivery.mode = value),
+    },
+    Flag {
+        name: "audit-webhook-truncate-enabled",
+        value: "BOOL",
+        help: "Whether events that are too large for the webhook lose their bodies.",
+        set: |config, value| boolean(value).map(|value| config.audit.webhook_delivery.truncate = value),
     },
     Flag {
         name: "enable-priority-and-fairness",
@@ -190,6 +321,41 @@ fn positive_duration(value: &str) -> Result<Duration> {
         bail!("must be more than nothing");
     }
     Ok(duration)
+}
+
+fn positive(value: &str) -> Result<usize> {
+    match number::<u32>(value)? {
+        0 => bail!("must be more than nothing"),
+        some => Ok(some as usize),
+    }
+}
+
+fn audit_format(value: &str) -> Result<audit::log::Format> {
+    match value {
+        "json" => Ok(audit::log::Format::Json),
+        "legacy" => Ok(audit::log::Format::Legacy),
+        other => bail!("invalid audit log format {other}, allowed formats are \"legacy,json\""),
+    }
+}
+
+fn audit_mode(value: &str) -> Result<audit::backend::Mode> {
+    match value {
+        "batch" => Ok(audit::backend::Mode::Batch),
+        "blocking" => Ok(audit::backend::Mode::Blocking),
+        "blocking-strict" => Ok(audit::backend::Mode::BlockingStrict),
+        other => bail!("invalid audit mode {other}, allowed modes are \"batch,blocking,blocking-strict\""),
+    }
+}
+
+/// The bytes of a file that a flag names.
+fn read(path: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("read {path}"))
+}
+
+/// The server that a kubeconfig names.
+fn kubeconfig(path: &str) -> Result<skiff_api::outbound::Target> {
+    let folder = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("."));
+    skiff_api::kubeconfig::target(&read(path)?, folder).map_err(|error| anyhow!("{path}: {error}"))
 }
 
 fn port_range(value: &str) -> Result<(u16, u16)> {
