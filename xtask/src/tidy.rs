@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("object", &[]),
     ("cel", &["base", "object"]),
-    ("kinds", &["object"]),
+    ("kinds", &["object", "cel"]),
     ("store", &["base"]),
     ("etcd", &["base", "store"]),
     ("api", &["base", "object", "cel", "kinds", "store"]),

@@ -94,6 +94,13 @@ impl DeclType {
         self.max_elements
     }
 
+    /// How often data of this type can stand in one request at most: what bounds the cost of a rule where neither
+    /// lists nor maps above it are bounded.
+    pub const fn cardinality_max(&self) -> u64 {
+        // With at least a comma between two.
+        REQUEST_BYTES_MAX / (self.min_bytes + 1)
+    }
+
     /// The type of a field, by the name the schema gives it.
     pub fn field(&self, name: &str) -> Option<&Self> {
         match &self.shape {

@@ -7,6 +7,7 @@ mod audit;
 mod backend;
 mod certificates;
 mod custom;
+mod custom_conversion;
 mod flow_control;
 mod generated;
 mod lists;

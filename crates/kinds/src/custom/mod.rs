@@ -6,7 +6,7 @@
 //! and a tree of nodes for defaults, values and expressions.
 //!
 //! Map: `compile` (facts and types), `node` (the schema), `defaults`, `validate`, `pattern`, `formats`, `jsonpath`,
-//! `columns`.
+//! `columns`, `rules` (expressions), [`definition`] (what is wrong with a definition).
 
 mod columns;
 mod compile;
@@ -16,6 +16,7 @@ pub(crate) mod formats;
 pub(crate) mod jsonpath;
 pub(crate) mod node;
 pub(crate) mod pattern;
+pub(crate) mod rules;
 pub(crate) mod validate;
 
 use std::borrow::Cow;
@@ -28,11 +29,12 @@ use skiff_object::{Key, Schema, Tree, json, name};
 
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind, ScalePaths};
-use crate::rules;
+use crate::rules as common;
 use crate::table::{self, Column};
 
 pub use compile::compare_versions;
 use node::Node;
+use rules::Rules;
 
 /// The stored bytes of a definition, shared with whoever else holds them.
 pub type Source = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -62,6 +64,8 @@ pub struct CustomKind {
     stored_api_version: Box<str>,
     compiled: OnceLock<Compiled>,
     stored_schema: OnceLock<Schema>,
+    /// The expressions of the schema, compiled when the first object is judged.
+    rules: OnceLock<Option<Box<Rules>>>,
 }
 
 /// What is made from the schema when an object comes along.
@@ -108,6 +112,7 @@ pub fn kinds(source: &Source, definition: &Tree, hash: impl Fn(&str) -> String) 
                 stored_api_version: format!("{group}/{stored}").into(),
                 compiled: OnceLock::new(),
                 stored_schema: OnceLock::new(),
+                rules: OnceLock::new(),
             }) as Arc<dyn Kind>
         })
         .collect()
@@ -240,7 +245,20 @@ impl CustomKind {
         if old.is_none_or(|old| unique(old).is_empty()) {
             errors.extend(unique(new));
         }
+        if let Some(rules) = self.rules() {
+            if validate::blocks_rules(&errors) {
+                errors.push(validate::rules_skipped());
+            } else {
+                errors.extend(rules.check(new, old, node, ""));
+            }
+        }
         errors
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        let node = &self.compiled().node;
+        let compile = || Rules::compile(&self.structure(), node).map(Box::new);
+        if node.has_rules() { self.rules.get_or_init(compile).as_deref() } else { None }
     }
 
     /// What `scale` shows must be countable.
@@ -293,11 +311,11 @@ impl Kind for CustomKind {
     }
 
     fn prepare_update(&self, new: &mut Tree, old: &Tree) {
-        rules::prepare_update(&self.facts, Generation::Body, new, old);
+        common::prepare_update(&self.facts, Generation::Body, new, old);
         // A status without a path of its own is a part of the object like any other.
         if !self.facts.has_status()
             && new.at(&["metadata", "generation"]) == old.at(&["metadata", "generation"])
-            && !rules::same(new.get("status"), old.get("status"))
+            && !common::same(new.get("status"), old.get("status"))
         {
             let next = old.int_at(&["metadata", "generation"]).unwrap_or(0).saturating_add(1);
             new.set(&["metadata", "generation"], next);
@@ -306,7 +324,7 @@ impl Kind for CustomKind {
 
     fn prepare_subresource(&self, subresource: &str, new: &mut Tree, old: &Tree) {
         if subresource != "status" {
-            return rules::prepare_subresource(subresource, new, old);
+            return common::prepare_subresource(subresource, new, old);
         }
         // Nothing but the status counts, and who owns which fields of it.
         let status = new.as_map_mut().and_then(|map| map.remove("status"));

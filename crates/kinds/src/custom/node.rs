@@ -63,7 +63,6 @@ pub(crate) enum Additional {
 
 /// One level of a schema.
 #[derive(Default)]
-#[allow(dead_code)] // until expressions are evaluated
 pub(crate) struct Node {
     pub(crate) ty: Type,
     pub(crate) nullable: bool,
@@ -111,7 +110,6 @@ pub(crate) struct Bounds {
 
 /// One of `x-kubernetes-validations`.
 #[derive(Clone, Debug, Default)]
-#[allow(dead_code)] // until expressions are evaluated
 pub(crate) struct Rule {
     pub(crate) rule: Box<str>,
     pub(crate) message: Box<str>,
@@ -175,7 +173,6 @@ impl Node {
     }
 
     /// Whether there is anything to evaluate here or below.
-    #[allow(dead_code)] // until expressions are evaluated
     pub(crate) fn has_rules(&self) -> bool {
         !self.rules.is_empty()
             || self.properties.iter().any(|(_, node)| node.has_rules())

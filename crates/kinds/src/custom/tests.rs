@@ -219,6 +219,71 @@ fn warnings_name_what_is_deprecated_and_finalizers_without_a_domain() {
     assert!(warnings[1].contains("including a path (/)"));
 }
 
+const RULED: &str = r#"{"type":"object","x-kubernetes-validations":[
+      {"rule":"self.min <= self.max","message":"min must not be above max","fieldPath":".min","reason":"FieldValueForbidden"},
+      {"rule":"self.max <= 100","messageExpression":"'max ' + string(self.max) + ' is above 100'"},
+      {"rule":"!has(oldSelf.kind) || self.kind == oldSelf.kind"}],
+    "properties":{"min":{"type":"integer"},"max":{"type":"integer"},
+      "kind":{"type":"string","x-kubernetes-validations":[{"rule":"self != 'bad'"},
+        {"rule":"oldSelf.orValue(self) == self || self == 'free'","optionalOldSelf":true,"message":"kind is fixed"}]},
+      "parts":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["name"],
+        "items":{"type":"object","required":["name"],"properties":{"name":{"type":"string"},
+          "size":{"type":"integer","x-kubernetes-validations":[{"rule":"self >= oldSelf","message":"may not shrink"}]}}}},
+      "labels":{"type":"object","additionalProperties":{"type":"string","x-kubernetes-validations":[{"rule":"self.size() < 3"}]}}}}"#;
+
+#[test]
+fn expressions_are_evaluated_with_their_messages() {
+    let kind = kind_of(RULED);
+    let spec = |text: &str| read_as(kind.as_ref(), &format!(r#"{{"spec":{text}}}"#)).0;
+    let create =
+        |text: &str, expected: Expect| expected.assert_eq(&errors::message(&kind.validate_create(&spec(text))));
+    let update = |old: &str, new: &str, expected: Expect| {
+        expected.assert_eq(&errors::message(&kind.validate_update(&spec(new), &spec(old))));
+    };
+    create(r#"{"min":1,"max":2,"kind":"a"}"#, expect!["[]"]);
+    create(r#"{"min":3,"max":2}"#, expect!["spec.min: Forbidden: min must not be above max"]);
+    create(r#"{"min":3,"max":200}"#, expect!["spec: Invalid value: max 200 is above 100"]);
+    create(
+        r#"{"min":1,"max":2,"kind":"bad"}"#,
+        expect![[r#"spec.kind: Invalid value: "bad": failed rule: self != 'bad'"#]],
+    );
+    create(
+        r#"{"min":1}"#,
+        expect![[
+            r#"[spec: Invalid value: "object": no such key: max evaluating rule: min must not be above max, spec: Invalid value: "object": no such key: max evaluating rule: self.max <= 100]"#
+        ]],
+    );
+    create(
+        r#"{"min":"1","max":2}"#,
+        expect![[
+            r#"[spec.min: Invalid value: "string": spec.min in body must be of type integer: "string", <nil>: Invalid value: "null": some validation rules were not checked because the object was invalid; correct the existing errors to complete validation]"#
+        ]],
+    );
+    create(
+        r#"{"min":1,"max":2,"labels":{"x":"long"}}"#,
+        expect![[r#"spec.labels[x]: Invalid value: "long": failed rule: self.size() < 3"#]],
+    );
+    update(
+        r#"{"min":1,"max":2,"kind":"a"}"#,
+        r#"{"min":1,"max":2,"kind":"b"}"#,
+        expect![[
+            r#"[spec: Invalid value: failed rule: !has(oldSelf.kind) || self.kind == oldSelf.kind, spec.kind: Invalid value: "b": kind is fixed]"#
+        ]],
+    );
+    // Unchanged values are not judged anew, changed neighbours are.
+    update(r#"{"min":1,"max":2,"kind":"bad"}"#, r#"{"min":2,"max":2,"kind":"bad"}"#, expect!["[]"]);
+    update(
+        r#"{"min":3,"max":2}"#,
+        r#"{"min":3,"max":2,"labels":{"x":"y"}}"#,
+        expect!["spec.min: Forbidden: min must not be above max"],
+    );
+    update(
+        r#"{"min":1,"max":2,"parts":[{"name":"a","size":5},{"name":"b","size":5}]}"#,
+        r#"{"min":1,"max":2,"parts":[{"name":"b","size":5},{"name":"a","size":4}]}"#,
+        expect!["spec.parts[1].size: Invalid value: 4: may not shrink"],
+    );
+}
+
 /// Any schema of a value, with all that a hostile one may say.
 fn schemas() -> impl Strategy<Value = Tree> {
     let text =

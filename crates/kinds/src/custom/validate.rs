@@ -49,7 +49,7 @@ pub(crate) fn check(value: &Tree, old: Option<&Tree>, node: &Node, prefix: &str)
 }
 
 /// What upstream prints for an error without a field.
-const NOWHERE: &str = "<nil>";
+pub(crate) const NOWHERE: &str = "<nil>";
 
 fn validate(value: &Tree, old: Option<&Tree>, node: &Node, path: &str) -> Found {
     let mut found = Found::default();
@@ -441,7 +441,6 @@ fn embedded_object(object: &Tree, path: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// Whether an error keeps expressions from being evaluated: the values are not of the types that they are about.
-#[allow(dead_code)] // until expressions are evaluated
 pub(crate) fn blocks_rules(errors: &[FieldError]) -> bool {
     use skiff_object::errors::ErrorKind;
     errors.iter().any(|error| {
@@ -457,7 +456,6 @@ pub(crate) fn blocks_rules(errors: &[FieldError]) -> bool {
 }
 
 /// The error that says so.
-#[allow(dead_code)] // until expressions are evaluated
 pub(crate) fn rules_skipped() -> FieldError {
     FieldError::invalid(
         NOWHERE,

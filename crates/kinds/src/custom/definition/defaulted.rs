@@ -5,6 +5,7 @@ use skiff_object::errors::{BadValue, FieldError};
 
 use super::{items_of, properties_of};
 use crate::custom::node::{Additional, Node};
+use crate::custom::rules::Rules;
 use crate::custom::validate;
 
 /// Everything wrong with the defaults of a schema that is structural.
@@ -49,6 +50,11 @@ fn node(schema: &Tree, path: &str, pruned: bool, meta: Meta, found: &mut Vec<Fie
         validate::embedded(default, &compiled, &field, &mut wrong);
         if wrong.is_empty() {
             wrong = validate::check(default, None, &compiled, &field);
+        }
+        if wrong.is_empty()
+            && let Some(rules) = Rules::compile(schema, &compiled)
+        {
+            wrong = rules.check(default, None, &compiled, &field);
         }
         found.extend(wrong);
     }

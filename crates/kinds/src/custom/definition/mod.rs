@@ -3,11 +3,12 @@
 //! Paths are upstream's: it judges the internal form, in which what all versions have in common stands once
 //! (`spec.validation`, `spec.subresources`, …) and not with each version.
 //!
-//! Map: `spec` (names, versions, conversion, columns), `structural` and `schema` (schemas), `defaulted` (defaults),
+//! Map: `spec` (names, versions, conversion, columns), `structural` and `schema` (schemas), `defaulted` (defaults), `expressions`,
 //! `status` (conditions), `approval`.
 
 mod approval;
 mod defaulted;
+mod expressions;
 mod schema;
 mod spec;
 pub mod status;

@@ -5,7 +5,7 @@ use skiff_object::Tree;
 use skiff_object::errors::{BadValue, FieldError};
 
 use super::spec::Tolerance;
-use super::{defaulted, items_of, properties_of, structural};
+use super::{defaulted, expressions, items_of, properties_of, structural};
 use crate::custom::formats;
 use crate::custom::node::{Additional, Node, SCHEMA_DEPTH_MAX};
 
@@ -39,7 +39,6 @@ const AT_ROOT: [(&str, &str); 22] = [
 
 pub(super) fn validate(
     schema: &Tree,
-    before: Option<&Tree>,
     path: &str,
     status: bool,
     unchanged: bool,
@@ -65,7 +64,7 @@ pub(super) fn validate(
     let mut check = Check { tolerance, found };
     check.node(schema, &path, &place, true, 0);
     if structural && found.len() == clean {
-        let _ = (before, unchanged);
+        expressions::validate(schema, &path, unchanged, found);
     }
 }
 

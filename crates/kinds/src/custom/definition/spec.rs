@@ -120,8 +120,7 @@ fn parts(
         let field = if shared { "validation" } else { "schema" };
         let status = version.at(&["subresources", "status"]).is_some_and(|status| !status.is_null());
         let unchanged = before.is_some_and(|before| before.at(&["schema", "openAPIV3Schema"]) == Some(schema));
-        let before = before.and_then(|before| before.at(&["schema", "openAPIV3Schema"]));
-        schema::validate(schema, before, &format!("{path}.{field}"), status, unchanged, tolerance, found);
+        schema::validate(schema, &format!("{path}.{field}"), status, unchanged, tolerance, found);
     }
     if common.subresources == shared {
         subresources(version, &format!("{path}.subresources"), found);

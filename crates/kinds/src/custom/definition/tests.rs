@@ -188,3 +188,69 @@ fn what_cannot_change_does_not() {
     expect![[r#"[spec.scope: Invalid value: "Cluster": field is immutable, spec.names.kind: Invalid value: "Ship": field is immutable, spec.group: Invalid value: "lake.io": field is immutable]"#]]
         .assert_eq(&update(r#"{"spec":{"group":"lake.io","scope":"Cluster","names":{"kind":"Ship"}}}"#));
 }
+
+#[test]
+fn expressions_compile_and_cost_what_they_may() {
+    let rules = |rules: &str| {
+        format!(
+            r#"{{"type":"object","properties":{{"a":{{"type":"string"}},"n":{{"type":"integer"}},
+            "l":{{"type":"array","items":{{"type":"string"}}}},
+            "m":{{"type":"array","maxItems":5,"items":{{"type":"string","maxLength":5}}}}}},
+            "x-kubernetes-validations":[{rules}]}}"#
+        )
+    };
+    schema(
+        &rules(r#"{"rule":"self.n > 1","messageExpression":"self.n < 0 ? 'n is negative' : 'n is small'"}"#),
+        expect![
+            "[….x-kubernetes-validations[0].messageExpression: Forbidden: estimated messageExpression cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared), ….x-kubernetes-validations[0].messageExpression: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema, spec.validation.openAPIV3Schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)]"
+        ],
+    );
+    schema(&rules(r#"{"rule":"self.m.all(x, self.m.exists_one(y, x == y))"}"#), expect!["[]"]);
+    schema(
+        &rules(r#"{"rule":"self.b"}"#),
+        expect![[r#"
+        ….x-kubernetes-validations[0].rule: Invalid value: {"Rule":"self.b","Message":"","MessageExpression":"","Reason":null,"FieldPath":"","OptionalOldSelf":null}: compilation failed: ERROR: <input>:1:5: undefined field 'b'
+         | self.b
+         | ....^"#]],
+    );
+    schema(
+        &rules(r#"{"rule":"self.n"}"#),
+        expect![[
+            r#"….x-kubernetes-validations[0].rule: Invalid value: {"Rule":"self.n","Message":"","MessageExpression":"","Reason":null,"FieldPath":"","OptionalOldSelf":null}: cel expression must evaluate to a bool"#
+        ]],
+    );
+    schema(
+        &rules(r#"{"rule":"self.l.all(x, self.l.all(y, x != y))"}"#),
+        expect![
+            "[….x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared), ….x-kubernetes-validations[0].rule: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema, spec.validation.openAPIV3Schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)]"
+        ],
+    );
+    schema(
+        &rules(r#"{"rule":"true","messageExpression":"self.n"}"#),
+        expect![[
+            r#"….x-kubernetes-validations[0].messageExpression: Invalid value: {"Rule":"true","Message":"","MessageExpression":"self.n","Reason":null,"FieldPath":"","OptionalOldSelf":null}: messageExpression must evaluate to a string"#
+        ]],
+    );
+    schema(
+        &rules(r#"{"rule":"true","optionalOldSelf":true}"#),
+        expect![
+            "….x-kubernetes-validations[0].optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule"
+        ],
+    );
+    schema(
+        &rules(
+            r#"{"rule":"self.n >= oldSelf.n"},{"rule":"!oldSelf.hasValue() || self.n >= oldSelf.value().n","optionalOldSelf":true}"#,
+        ),
+        expect!["[]"],
+    );
+    schema(
+        r#"{"type":"object","properties":{"l":{"type":"array","maxItems":3,"items":{"type":"integer","x-kubernetes-validations":[{"rule":"self == oldSelf"}]}}}}"#,
+        expect![[
+            r#"….properties[l].items.x-kubernetes-validations[0].rule: Invalid value: "self == oldSelf": oldSelf cannot be used on the uncorrelatable portion of the schema within ….properties[l]"#
+        ]],
+    );
+    schema(
+        r#"{"type":"integer","default":0,"x-kubernetes-validations":[{"rule":"self > 0"}]}"#,
+        expect!["….default: Invalid value: 0: failed rule: self > 0"],
+    );
+}
