@@ -17,6 +17,7 @@ pub mod impersonation;
 pub mod jws;
 pub mod keys;
 pub mod legacy;
+pub mod published;
 pub mod request_header;
 pub mod service_account;
 pub mod settings;

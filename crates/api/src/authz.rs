@@ -1,5 +1,6 @@
 //! What a request wants to do, and the seam to whoever decides whether it may.
 
+pub mod node;
 pub mod policy;
 pub mod rbac;
 pub mod selectors;
@@ -113,8 +114,9 @@ pub trait Authorizer: Send + Sync + 'static {
     /// Whether this is allowed, from memory. One that has to ask somebody else has no opinion here.
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
 
-    /// Whether deciding may take asking somebody else.
-    fn asks(&self) -> bool {
+    /// Whether deciding about `user` may take asking somebody else.
+    fn asks(&self, user: &UserInfo) -> bool {
+        let _ = user;
         false
     }
 

@@ -11,7 +11,7 @@ use skiff_object::{Map, Tree, json};
 
 use std::sync::Arc;
 
-use crate::authn::{MASTERS, UserInfo};
+use crate::authn::{self, MASTERS, UserInfo};
 use crate::authz::policy::{self, PolicyObject};
 use crate::server::{ApiServer, Local};
 
@@ -42,6 +42,9 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     })?;
     let namespaces = NAMESPACES.map(|namespace| object("v1", "Namespace", "", namespace));
     create_all(&local, "/api/v1/namespaces", &namespaces).await?;
+    if let Some(map) = authn::published::config_map(&server.config.authn) {
+        replace(&local, "/api/v1/namespaces/kube-system/configmaps", &map).await?;
+    }
     let policy = policy::objects();
     futures::future::try_join_all(policy.iter().map(|one| ensure_role(server, &local, one))).await?;
     create_all(&local, "/apis/scheduling.k8s.io/v1/priorityclasses", &priority_classes()).await?;

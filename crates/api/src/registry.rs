@@ -13,6 +13,7 @@ use crate::write::Writer;
 
 pub mod addresses;
 pub mod certificates;
+pub mod rbac;
 pub mod services;
 
 /// Records that were made for a write, to take back when it does not happen after all.
@@ -50,6 +51,9 @@ pub async fn before_create(writer: &Writer<'_>, object: &mut Tree) -> ApiResult<
     if is(writer.kind(), "certificates.k8s.io", "certificatesigningrequests") {
         certificates::before_create(writer, object);
     }
+    if rbac::concerns(writer) {
+        rbac::before_write(writer, object, None).await?;
+    }
     Ok(Undo::default())
 }
 
@@ -63,6 +67,9 @@ pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> A
     }
     if is(writer.kind(), "certificates.k8s.io", "certificatesigningrequests") {
         certificates::before_update(writer, new, old).await?;
+    }
+    if rbac::concerns(writer) {
+        rbac::before_write(writer, new, Some(old)).await?;
     }
     Ok(Undo::default())
 }

@@ -181,7 +181,9 @@ fn binding(kind: &str, name: &str, namespace: &str, role: (&str, &str), subjects
     tree.set(&["roleRef", "apiGroup"], GROUP);
     tree.set(&["roleRef", "kind"], role.0);
     tree.set(&["roleRef", "name"], role.1);
-    tree.set(&["subjects"], subjects.into_iter().map(Subject::into_tree).collect::<Vec<_>>());
+    if !subjects.is_empty() {
+        tree.set(&["subjects"], subjects.into_iter().map(Subject::into_tree).collect::<Vec<_>>());
+    }
     tree
 }
 
@@ -198,9 +200,8 @@ fn cluster_role_bindings() -> Vec<PolicyObject> {
         ("system:kube-dns", vec![Subject::ServiceAccount("kube-dns")]),
         ("system:kube-scheduler", vec![Subject::User("system:kube-scheduler")]),
         ("system:volume-scheduler", vec![Subject::User("system:kube-scheduler")]),
-        // Upstream leaves this without subjects since its Node authorizer decides for nodes. Until
-        // there is one here, nodes have their role by their group.
-        ("system:node", vec![Subject::Group("system:nodes")]),
+        // Nobody has this: the Node authorizer decides for nodes.
+        ("system:node", Vec::new()),
         ("system:service-account-issuer-discovery", vec![Subject::Group("system:serviceaccounts")]),
     ];
     let controllers = ROLES.lines().filter(|line| line.starts_with("system:controller:"));

@@ -51,13 +51,14 @@ struct Binding {
     subjects: Vec<Subject>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Rule {
-    verbs: Vec<String>,
-    groups: Vec<String>,
-    resources: Vec<String>,
-    names: Vec<String>,
-    urls: Vec<String>,
+/// A `PolicyRule`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) verbs: Vec<String>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) names: Vec<String>,
+    pub(crate) urls: Vec<String>,
 }
 
 impl Rbac {
@@ -93,6 +94,16 @@ impl Rbac {
             }
         });
         Ok(this)
+    }
+
+    /// Every rule that `user` has in `namespace` (in the cluster when it is empty).
+    pub(crate) fn held(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+        let policy = self.policy.load();
+        let bindings = policy.bindings_of(user, namespace);
+        bindings
+            .filter_map(|(place, binding)| policy.rules_of(place, binding))
+            .flat_map(|rules| rules.iter().cloned())
+            .collect()
     }
 
     async fn follow(&self, store: &dyn Store, prefix: &[u8], revision: &mut u64) -> Result<(), skiff_store::Error> {
@@ -213,7 +224,7 @@ fn texts(tree: &Tree, field: &str) -> Vec<String> {
 }
 
 impl Rule {
-    fn of(tree: &Tree) -> Self {
+    pub(crate) fn of(tree: &Tree) -> Self {
         Self {
             verbs: texts(tree, "verbs"),
             groups: texts(tree, "apiGroups"),
@@ -223,7 +234,7 @@ impl Rule {
         }
     }
 
-    fn allows(&self, attributes: &Attributes<'_>) -> bool {
+    pub(crate) fn allows(&self, attributes: &Attributes<'_>) -> bool {
         let has = |list: &[String], wanted: &str| list.iter().any(|one| one == "*" || one == wanted);
         if !has(&self.verbs, attributes.verb) {
             return false;

@@ -12,13 +12,12 @@ use crate::authn::UserInfo;
 /// See the [module](self).
 pub struct Union {
     authorizers: Vec<Arc<dyn Authorizer>>,
-    asks: bool,
 }
 
 impl Union {
     /// These, in this order.
     pub fn new(authorizers: Vec<Arc<dyn Authorizer>>) -> Self {
-        Self { asks: authorizers.iter().any(|one| one.asks()), authorizers }
+        Self { authorizers }
     }
 }
 
@@ -40,12 +39,12 @@ impl Authorizer for Union {
         undecided(&reasons)
     }
 
-    fn asks(&self) -> bool {
-        self.asks
+    fn asks(&self, user: &UserInfo) -> bool {
+        self.authorizers.iter().any(|one| one.asks(user))
     }
 
     fn ask<'a>(&'a self, attributes: Attributes<'a>) -> Option<BoxFuture<'a, Decision>> {
-        self.asks.then(|| self.ask_each(attributes).boxed())
+        self.asks(attributes.user).then(|| self.ask_each(attributes).boxed())
     }
 
     fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use skiff_api::authz::node::NodeAuthorizer;
 use skiff_api::authz::rbac::Rbac;
+use skiff_api::authz::union::Union;
 use skiff_api::discovery::Build;
 use skiff_api::{ApiServer, Config, aggregation, authn, proxy::NodeDialer};
 use skiff_base::{Clock, Random, Tasks};
@@ -86,12 +88,15 @@ impl ControlPlane {
     /// Starts the server over `store`. It answers when this returns; listeners are added with
     /// [`ControlPlane::listen`].
     pub async fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Self> {
-        let authorizer = Rbac::start(Arc::clone(&store), &parts.cluster, parts.clock.clone(), &parts.tasks)
+        let rbac = Rbac::start(Arc::clone(&store), &parts.cluster, parts.clock.clone(), &parts.tasks)
             .await
             .context("read the roles")?;
+        let node = NodeAuthorizer::start(Arc::clone(&store), &parts.cluster, parts.clock.clone(), &parts.tasks)
+            .await
+            .context("read what nodes may see")?;
         let key = rcgen::KeyPair::from_pem(&parts.service_account_key).context("read the service-account key")?;
         let mut config = Config {
-            authorizer,
+            authorizer: Arc::new(Union::new(vec![node, rbac])),
             anonymous: true,
             authn: authn::Settings {
                 client_ca: parts.authority,
