@@ -2,7 +2,7 @@
 //!
 //! [`chain`] asks one authenticator after the other; each is a file: [`request_header`] (a proxy
 //! that speaks for others), [`certificate`], and those of bearer tokens: [`static_token`],
-//! [`service_account`], [`bootstrap_token`]. [`impersonation`] comes after them.
+//! [`service_account`], [`bootstrap_token`], [`jwt`], [`webhook`]. [`impersonation`] comes after them.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod chain;
 pub mod impersonation;
 pub mod jws;
+pub mod jwt;
 pub mod keys;
 pub mod legacy;
 pub mod published;
@@ -22,6 +23,8 @@ pub mod request_header;
 pub mod service_account;
 pub mod settings;
 pub mod static_token;
+mod token_cache;
+pub mod webhook;
 
 pub use settings::Settings;
 pub use static_token::StaticToken;

@@ -5,6 +5,7 @@ pub mod policy;
 pub mod rbac;
 pub mod selectors;
 pub mod union;
+pub mod webhook;
 
 use futures::future::BoxFuture;
 

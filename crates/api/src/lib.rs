@@ -72,6 +72,7 @@ mod token_user;
 pub mod trail;
 pub mod validate;
 pub mod verbs;
+mod webhook_retry;
 pub mod write;
 
 pub use authn::UserInfo;

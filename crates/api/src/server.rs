@@ -181,12 +181,13 @@ impl ApiServer {
         }));
         let audit = Audit::start(&config.audit, &outbound, &config.clock, config.tasks.group("audit"))
             .map_err(StartError::Audit)?;
+        let authn = Authentication::new(&config, &outbound)?;
         Ok(Arc::new(Self {
             registry: ArcSwap::from_pointee(config.registry.clone()),
             collections,
             outbound,
             tokens: Tokens::new(key, config.issuer.clone(), &config.authn, clock, random)?,
-            authn: Authentication::new(&config)?,
+            authn,
             admission: Admission::new(&config.admission)?,
             aggregator: crate::aggregation::Aggregator::default(),
             health: Health::default(),

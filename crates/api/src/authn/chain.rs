@@ -5,6 +5,7 @@
 //! `TokenReview` see it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -12,14 +13,20 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
+use skiff_base::Clock;
 
 use super::anonymous::Anonymous;
 use super::bootstrap_token::BootstrapTokens;
 use super::certificate::{Authorities, AuthorityError, ClientCertificate};
 use super::jws::JwsError;
+use super::jwt::JwtAuthenticator;
+use super::jwt::config::{Configuration, ConfigurationError};
 use super::service_account::ServiceAccountTokens;
 use super::static_token::StaticTokens;
+use super::token_cache::TokenCache;
+use super::webhook::WebhookTokens;
 use super::{UserInfo, request_header};
+use crate::outbound::Outbound;
 use crate::server::{ApiServer, Config};
 
 /// What a request shows of who sends it.
@@ -70,14 +77,35 @@ pub enum SettingsError {
     /// A key that verifies tokens is unusable.
     #[error("service account verification key: {0}")]
     Key(#[from] JwsError),
+    /// The structured configuration or the `--oidc-*` flags are no good.
+    #[error("authentication configuration: {0}")]
+    Configuration(#[from] ConfigurationError),
 }
 
 /// See the [module](self).
 pub struct Authentication {
     authorities: Authorities,
     tokens: Vec<Box<dyn TokenAuthenticator>>,
-    anonymous: ArcSwap<Anonymous>,
+    /// What a configuration file says, swapped whole when it changes.
+    configured: ArcSwap<Configured>,
+    /// Tokens of other issuers that were taken lately.
+    cache: TokenCache,
+    webhook: Option<WebhookTokens>,
+    outbound: Arc<Outbound>,
+    /// `--anonymous-auth`, for when the file does not say.
+    anonymous: Anonymous,
+    /// Issuers of this server, which nobody else may be.
+    own_issuers: Vec<String>,
 }
+
+/// What may change while the server runs.
+struct Configured {
+    issuers: Vec<JwtAuthenticator>,
+    anonymous: Anonymous,
+}
+
+/// A token of another issuer is not checked again for so long; upstream's.
+const TOKEN_TTL: Duration = Duration::from_secs(10);
 
 /// The audiences in `wanted` that mean the API server itself.
 pub(super) fn api_audiences(server: &ApiServer, wanted: &[String]) -> Vec<String> {
@@ -89,18 +117,48 @@ impl Authentication {
     ///
     /// # Errors
     /// When an authority or key in it is unusable.
-    pub fn new(config: &Config) -> Result<Self, SettingsError> {
+    pub fn new(config: &Config, outbound: &Arc<Outbound>) -> Result<Self, SettingsError> {
         let settings = &config.authn;
         let mut tokens: Vec<Box<dyn TokenAuthenticator>> = vec![Box::new(StaticTokens), Box::new(ServiceAccountTokens)];
         if settings.bootstrap_tokens {
             tokens.push(Box::new(BootstrapTokens));
         }
         let anonymous = if config.anonymous { Anonymous::Always } else { Anonymous::Never };
-        Ok(Self {
+        let webhook = settings.webhook.clone();
+        let this = Self {
             authorities: Authorities::new(settings, config.clock.clone())?,
             tokens,
-            anonymous: ArcSwap::from_pointee(anonymous),
-        })
+            configured: ArcSwap::from_pointee(Configured { issuers: Vec::new(), anonymous: anonymous.clone() }),
+            cache: TokenCache::new(config.clock.clone()),
+            webhook: webhook.map(|one| WebhookTokens::new(one, Arc::clone(outbound), config.clock.clone())),
+            outbound: Arc::clone(outbound),
+            anonymous,
+            own_issuers: std::iter::once(&config.issuer).chain(&settings.other_issuers).cloned().collect(),
+        };
+        let mut configuration = match &settings.configuration {
+            Some(file) => Configuration::read(&file.text, &this.own_issuers)?,
+            None => Configuration::default(),
+        };
+        configuration.issuers.extend(settings.oidc.issuer()?);
+        this.configure(configuration, &config.clock);
+        Ok(this)
+    }
+
+    fn configure(&self, configuration: Configuration, clock: &Clock) {
+        let issuers = configuration.issuers.into_iter();
+        let issuers = issuers.map(|issuer| JwtAuthenticator::new(issuer, Arc::clone(&self.outbound), clock.clone()));
+        let anonymous = configuration.anonymous.unwrap_or_else(|| self.anonymous.clone());
+        self.configured.store(Arc::new(Configured { issuers: issuers.collect(), anonymous }));
+        self.cache.clear();
+    }
+
+    /// Takes over the text of a configuration file that has changed.
+    ///
+    /// # Errors
+    /// When it is no good; what was before stays.
+    pub fn reconfigure(&self, text: &str, clock: &Clock) -> Result<(), ConfigurationError> {
+        self.configure(Configuration::read(text, &self.own_issuers)?, clock);
+        Ok(())
     }
 
     /// What to ask of clients during the handshake; `None` when no certificate means anything.
@@ -136,7 +194,7 @@ impl Authentication {
                 Ok(identified) => return Ok(Arc::new(identified.user)),
                 Err(refusal) => refusals.push(refusal),
             }
-        } else if refusals.is_empty() && self.anonymous.load().allows(shown.path) {
+        } else if refusals.is_empty() && self.configured.load().anonymous.allows(shown.path) {
             return Ok(Arc::new(UserInfo::anonymous()));
         }
         Err(all(refusals).unwrap_or_else(|| Refusal("no credentials".into())))
@@ -156,7 +214,44 @@ impl Authentication {
                 Err(refusal) => refusals.push(refusal),
             }
         }
+        match self.of_issuers(server, token, audiences).await {
+            Ok(Some(identified)) => return Ok(identified),
+            Ok(None) => {}
+            Err(refusal) => refusals.push(refusal),
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.identify(server, token, audiences).await {
+                Ok(Some(identified)) => return Ok(identified),
+                Ok(None) => {}
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
         Err(all(refusals).unwrap_or_else(unknown))
+    }
+
+    /// Who the bearer is to the issuers of the configuration.
+    async fn of_issuers(
+        &self,
+        server: &ApiServer,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Identified>, Refusal> {
+        let configured = self.configured.load_full();
+        let audiences = api_audiences(server, audiences);
+        if configured.issuers.is_empty() || audiences.is_empty() {
+            return Ok(None);
+        }
+        if let Some(known) = self.cache.get(token, &audiences) {
+            return Ok(known);
+        }
+        for issuer in &configured.issuers {
+            if let Some(user) = issuer.identify(token, server.clock().now()).await? {
+                let identified = Some(Identified { user, audiences: audiences.clone() });
+                self.cache.put(token, &audiences, identified.clone(), TOKEN_TTL);
+                return Ok(identified);
+            }
+        }
+        Ok(None)
     }
 
     /// Takes the credentials out of a request: what answers it is not to see them.

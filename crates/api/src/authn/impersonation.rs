@@ -12,6 +12,7 @@ use crate::errors::{ApiError, ApiResult};
 
 mod modes;
 
+pub(super) use modes::domain_prefixed_path;
 pub use modes::{Allowed, check};
 
 const USER: HeaderName = HeaderName::from_static("impersonate-user");

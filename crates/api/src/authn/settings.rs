@@ -1,6 +1,9 @@
 //! What a server is told about who may come in.
 
+use std::path::PathBuf;
+
 use super::request_header::RequestHeader;
+use super::{jwt, webhook};
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default)]
@@ -11,6 +14,12 @@ pub struct Settings {
     pub request_header: Option<RequestHeader>,
     /// Whether bootstrap tokens are taken (`--enable-bootstrap-token-auth`).
     pub bootstrap_tokens: bool,
+    /// The issuer that the `--oidc-*` flags name.
+    pub oidc: jwt::config::Flags,
+    /// The structured configuration (`--authentication-config`).
+    pub configuration: Option<ConfigurationFile>,
+    /// A server that knows tokens (`--authentication-token-webhook-config-file`).
+    pub webhook: Option<webhook::Settings>,
     /// Who a token must be for; empty for the issuer (`--api-audiences`).
     pub api_audiences: Vec<String>,
     /// Issuers that service account tokens may have besides the first (`--service-account-issuer`).
@@ -23,4 +32,13 @@ pub struct Settings {
     /// The longest that a requested token may live, in seconds
     /// (`--service-account-max-token-expiration`).
     pub token_seconds_max: Option<i64>,
+}
+
+/// A configuration file.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigurationFile {
+    /// What it holds.
+    pub text: String,
+    /// Where it is, to read it again when it changes.
+    pub path: Option<PathBuf>,
 }

@@ -161,8 +161,8 @@ impl NodeAuthorizer {
             // Whose it will be is checked by NodeRestriction, which sees the object.
             "create" => yes(),
             "get" | "update" | "patch" | "delete" => self.related(node, Vertex::Slice(name.to_owned())),
-            "watch" | "list" | "deletecollection" if selects(attributes, "nodeName", node)
-                || selects(attributes, "spec.nodeName", node) =>
+            "watch" | "list" | "deletecollection"
+                if selects(attributes, "nodeName", node) || selects(attributes, "spec.nodeName", node) =>
             {
                 yes()
             }
@@ -297,8 +297,8 @@ fn own_node(node: &str, attributes: &Attributes<'_>) -> Decision {
 
 /// The rules of the role `system:node`.
 fn node_rules() -> Vec<Rule> {
-    let role = policy::objects().into_iter().find(|one| {
-        one.plural == "clusterroles" && crate::meta::name(&one.object) == "system:node"
-    });
+    let role = policy::objects()
+        .into_iter()
+        .find(|one| one.plural == "clusterroles" && crate::meta::name(&one.object) == "system:node");
     role.map(|role| role.object.list_at(&["rules"]).iter().map(Rule::of).collect()).unwrap_or_default()
 }

@@ -8,8 +8,8 @@ use crate::authn::{MASTERS, UserInfo};
 use crate::authz::rbac::Rule;
 use crate::authz::{self, Attributes, Decision, Target};
 use crate::errors::{ApiError, ApiResult, Qualified};
-use crate::write::Writer;
 use crate::meta;
+use crate::write::Writer;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -157,14 +157,16 @@ fn covers(rule: &Rule, part: &Rule) -> bool {
     };
     let url = |wanted: &String| {
         rule.urls.iter().any(|held| {
-            held == wanted || held.strip_suffix('*').is_some_and(|prefix| wanted.starts_with(prefix.trim_end_matches('*')))
+            held == wanted
+                || held.strip_suffix('*').is_some_and(|prefix| wanted.starts_with(prefix.trim_end_matches('*')))
         })
     };
     has(&rule.verbs, &part.verbs)
         && has(&rule.groups, &part.groups)
         && (rule.resources.iter().any(|one| one == "*") || part.resources.iter().all(resource))
         && part.urls.iter().all(url)
-        && (rule.names.is_empty() || (!part.names.is_empty() && part.names.iter().all(|name| rule.names.contains(name))))
+        && (rule.names.is_empty()
+            || (!part.names.is_empty() && part.names.iter().all(|name| rule.names.contains(name))))
 }
 
 /// Verbs on the same thing put together.
@@ -232,11 +234,7 @@ mod tests {
         );
         check(&["get core */scale"], "get core deployments/scale", &[]);
         check(&["get core pods a"], "get core pods a", &[]);
-        check(
-            &["get core pods a"],
-            "get core pods",
-            &[r#"{APIGroups:[""], Resources:["pods"], Verbs:["get"]}"#],
-        );
+        check(&["get core pods a"], "get core pods", &[r#"{APIGroups:[""], Resources:["pods"], Verbs:["get"]}"#]);
         check(
             &[],
             "get core secrets x",

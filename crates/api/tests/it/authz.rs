@@ -2,13 +2,21 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use parking_lot::Mutex;
 use skiff_api::Config;
 use skiff_api::authn::UserInfo;
+use skiff_api::authz::Authorizer;
 use skiff_api::authz::rbac::Rbac;
-use skiff_base::{Clock, Shutdown, Tasks};
+use skiff_api::authz::union::Union;
+use skiff_api::authz::webhook::{self, WebhookAuthorizer};
+use skiff_api::outbound::{Address, Outbound, Target, Trust, Way};
+use skiff_base::{Clock, Random, Shutdown, Tasks};
 use skiff_store::Store;
 use skiff_store::memory::MemoryStore;
 
+use crate::remote::{Remote, answering};
 use crate::support::{Api, api_of};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -121,6 +129,58 @@ async fn reviews_answer_for_others_with_selectors_and_in_one_namespace() {
          \"system:kube-scheduler\""
     );
     let local = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
-    let elsewhere = r#"{"spec":{"user":"x","resourceAttributes":{"namespace":"other","verb":"get","resource":"pods"}}}"#;
+    let elsewhere =
+        r#"{"spec":{"user":"x","resourceAttributes":{"namespace":"other","verb":"get","resource":"pods"}}}"#;
     assert_eq!(api.post(local, elsewhere).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_webhook_decides_and_its_answers_are_remembered() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let remote = Remote::start(
+        &["127.0.0.1"],
+        answering(move |request: Request<Bytes>| {
+            let review: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+            let spec = &review["spec"];
+            log.lock().push(spec.to_string());
+            let status = match spec["resourceAttributes"]["verb"].as_str() {
+                Some("get") => serde_json::json!({"allowed": true, "reason": "because"}),
+                Some("list") => serde_json::json!({"allowed": false, "denied": true, "reason": "never"}),
+                _ => serde_json::json!({"allowed": false}),
+            };
+            Response::new(Bytes::from(serde_json::json!({"status": status}).to_string()))
+        }),
+    )
+    .await;
+    let trust = Trust::Authorities(remote.authority.clone().into_bytes());
+    let target = Target { trust, ..Target::new(Address::Url(format!("https://{}/authorize", remote.address))) };
+    let settings = webhook::Settings::new("test", target);
+    let way = Way {
+        dialer: None,
+        collections: None,
+        random: Random::seeded(1),
+        clock: Clock::system(),
+        tasks: Tasks::new("outbound", Shutdown::new()),
+    };
+    let webhook = WebhookAuthorizer::new(settings, Arc::new(Outbound::new(way)), Clock::system());
+    let union = Union::new(vec![Arc::new(webhook) as Arc<dyn Authorizer>]);
+    let api = api_of(|config| Config { authorizer: Arc::new(union), ..config }).await;
+    let jane = api.as_user(UserInfo::new("jane", &["devs"]));
+    for _ in 0..3 {
+        assert_eq!(jane.get("/api/v1/namespaces/default").await.line(), "200");
+    }
+    assert_eq!(
+        *asked.lock(),
+        [
+            r#"{"groups":["devs","system:authenticated"],"resourceAttributes":{"name":"default","namespace":"default","resource":"namespaces","verb":"get","version":"v1"},"user":"jane"}"#
+        ]
+    );
+    let denied = jane.get("/api/v1/namespaces/default/pods?labelSelector=a%20in%20(b,c)").await.line();
+    assert!(denied.ends_with("in the namespace \"default\": never"), "{denied}");
+    assert!(
+        asked.lock()[1]
+            .contains(r#""labelSelector":{"requirements":[{"key":"a","operator":"In","values":["b","c"]}]}"#)
+    );
+    assert_eq!(jane.get("/metrics").await.status, 403);
 }

@@ -4,6 +4,7 @@ mod access;
 mod admission;
 mod aggregation;
 mod audit;
+mod authn;
 mod authz;
 mod backend;
 mod certificates;

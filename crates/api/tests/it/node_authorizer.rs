@@ -81,9 +81,7 @@ async fn a_kubelet_has_its_own_node_pods_and_lease() {
     assert!(n1.get(NODES).await.line().contains("cannot read all nodes, only its own Node object"));
     assert!(n1.get(&format!("{NODES}/n2")).await.line().contains("cannot read 'n2', only its own Node object"));
     assert_eq!(n1.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.line(), "200");
-    assert!(
-        n1.get("/api/v1/pods").await.line().contains("can only list/watch pods with spec.nodeName field selector")
-    );
+    assert!(n1.get("/api/v1/pods").await.line().contains("can only list/watch pods with spec.nodeName field selector"));
     assert_eq!(n1.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn2").await.status, 403);
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     assert_eq!(n1.post(leases, r#"{"metadata":{"name":"n1"}}"#).await.line(), "201");
@@ -117,8 +115,5 @@ async fn the_rules_of_a_node_cannot_be_listed() {
     let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
     let answer = kubelet(&api, "n1").post(path, review).await;
     assert_eq!(answer.at(&["status", "incomplete"]), "true");
-    assert_eq!(
-        answer.at(&["status", "evaluationError"]),
-        "node authorizer does not support user rule resolution"
-    );
+    assert_eq!(answer.at(&["status", "evaluationError"]), "node authorizer does not support user rule resolution");
 }

@@ -415,7 +415,9 @@ mod tests {
             assert!(!graph.relates(vertex, "n1"), "{vertex:?}");
         }
         graph.forget(&Vertex::Volume("pv".into()));
-        assert!(graph.edges.is_empty() && graph.nodes.is_empty() && graph.volumes.is_empty() && graph.claims.is_empty());
+        assert!(
+            graph.edges.is_empty() && graph.nodes.is_empty() && graph.volumes.is_empty() && graph.claims.is_empty()
+        );
     }
 
     #[test]
