@@ -91,7 +91,9 @@ views! {
         PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount
     }
     k8s_openapi::api::apps::v1 { ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet }
+    k8s_openapi::api::authorization::v1 { SubjectAccessReview }
     k8s_openapi::api::batch::v1 { CronJob Job }
+    k8s_openapi::api::certificates::v1 { CertificateSigningRequest }
     k8s_openapi::api::coordination::v1 { Lease }
     k8s_openapi::api::discovery::v1 { EndpointSlice }
     k8s_openapi::api::networking::v1 { IngressClass NetworkPolicy }

@@ -44,11 +44,23 @@ pub struct Config {
     pub terminated_pods_max: usize,
     /// Workers per controller.
     pub workers: usize,
+    /// Signs certificates; without one, approved requests wait.
+    pub certificate_signer: Option<Arc<dyn CertificateSigner>>,
+}
+
+/// Signs certificates with the cluster's authority, whose key is not here.
+pub trait CertificateSigner: std::fmt::Debug + Send + Sync {
+    /// The certificate, PEM, for a PEM request, for `usages` as the API names them, that lives for
+    /// `seconds` or as long as the authority likes.
+    ///
+    /// # Errors
+    /// Why there is none, for whoever asked.
+    fn sign(&self, request: &[u8], usages: &[String], seconds: Option<i32>) -> Result<String, String>;
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { root_ca_pem: String::new(), node_grace_secs: 50, terminated_pods_max: 12_500, workers: 4 }
+        Self { root_ca_pem: String::new(), node_grace_secs: 50, terminated_pods_max: 12_500, workers: 4, certificate_signer: None }
     }
 }
 
@@ -63,6 +75,8 @@ macro_rules! controllers {
 }
 
 controllers! {
+    certificates
+    cluster_role_aggregation
     cron_job
     daemon_set
     deployment

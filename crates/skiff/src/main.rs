@@ -19,6 +19,7 @@ mod pki;
 mod profile;
 mod progress;
 mod server;
+mod signer;
 
 use clap::Parser;
 

@@ -193,6 +193,11 @@ pub struct Authority {
 }
 
 impl Authority {
+    /// The authority with its key.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The authority's certificate, PEM.
     pub fn certificate(&self) -> &str {
         &self.identity.certificate

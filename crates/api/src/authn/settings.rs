@@ -32,6 +32,9 @@ pub struct Settings {
     /// The longest that a requested token may live, in seconds
     /// (`--service-account-max-token-expiration`).
     pub token_seconds_max: Option<i64>,
+    /// Whether tokens of pods end when their request says, instead of living a year
+    /// (`--service-account-extend-token-expiration=false`).
+    pub exact_token_expiration: bool,
 }
 
 /// A configuration file.

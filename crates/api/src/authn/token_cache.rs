@@ -16,8 +16,11 @@ const TOKENS_MAX: usize = 32_768;
 /// See the [module](self).
 pub(super) struct TokenCache {
     clock: Clock,
-    found: Mutex<HashMap<[u8; 32], (Instant, Option<Identified>)>>,
+    found: Mutex<HashMap<[u8; 32], Remembered>>,
 }
+
+/// Until when, and whom.
+type Remembered = (Instant, Option<Identified>);
 
 impl TokenCache {
     pub(super) fn new(clock: Clock) -> Self {

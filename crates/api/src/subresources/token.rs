@@ -1,5 +1,7 @@
 //! `serviceaccounts/token`: a token bound to an account and, if wanted, to a pod, node or secret.
 
+use std::time::Duration;
+
 use http::{Response, StatusCode};
 use skiff_object::Tree;
 
@@ -34,14 +36,11 @@ pub async fn issue(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
         .ok_or_else(|| ApiError::internal("TokenRequest is not in the schema"))?;
     let expected = Expected { api_version: API_VERSION, kind: "TokenRequest", schema: skiff_kinds::schema(), ty };
     let mut request = write::decode_body(call, Offer::PLAIN, expected, options.field_validation).await?;
-    if request.at(&["spec", "expirationSeconds"]).is_none_or(Tree::is_null) {
-        request.set(&["spec", "expirationSeconds"], SECONDS_DEFAULT);
-    }
-    exchanged::create(server, call, subject, &subject.name, &options, &mut request).await?;
+    check_metadata(&request, subject)?;
+    let asked = seconds(&request, &subject.name)?;
     let account = subject.collection.get(&subject.namespace, &subject.name).await?;
     let account = account.ok_or_else(|| subject.not_found())?;
     let account = respond::decode_stored(subject.kind.as_ref(), &account.value)?;
-    let seconds = seconds(&request, &subject.name)?;
     let mut bound = Bound {
         namespace: subject.namespace.clone(),
         serviceaccount: ObjectRef { name: subject.name.clone(), uid: meta::uid(&account).to_owned() },
@@ -52,16 +51,57 @@ pub async fn issue(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
     }
     let audiences: Vec<String> =
         request.list_at(&["spec", "audiences"]).iter().filter_map(Tree::as_str).map(str::to_owned).collect();
-    let audiences = if audiences.is_empty() { vec![server.tokens.issuer().to_owned()] } else { audiences };
-    let issued = server.tokens.issue(bound, audiences.clone(), seconds).map_err(ApiError::internal)?;
+    let audiences = if audiences.is_empty() { server.tokens.api_audiences().to_vec() } else { audiences };
+    let lives = life(server, call, &mut bound, &audiences, asked);
+    let now = server.clock().now();
+    let issued = server.tokens.issue(bound, audiences.clone(), lives.token).map_err(ApiError::internal)?;
+    let said = now.plus(Duration::from_secs(lives.said.unsigned_abs()));
     request.set(&["spec", "audiences"], audiences.into_iter().map(Tree::from).collect::<Vec<_>>());
-    request.set(&["spec", "expirationSeconds"], seconds);
+    request.set(&["spec", "expirationSeconds"], lives.said);
     request.set(&["metadata", "name"], subject.name.as_str());
     request.set(&["metadata", "namespace"], subject.namespace.as_str());
-    request.set(&["metadata", "creationTimestamp"], meta::time(server.clock().now()));
+    request.set(&["metadata", "creationTimestamp"], meta::time(now));
     request.set(&["status", "token"], issued.token);
-    request.set(&["status", "expirationTimestamp"], meta::time(issued.expires));
+    request.set(&["status", "expirationTimestamp"], meta::time(said));
     Ok(respond::tree(StatusCode::CREATED, &request, Some(ty), skiff_kinds::schema(), form))
+}
+
+/// How long a token lives, and how long its owner is told that it does.
+struct Lives {
+    token: i64,
+    said: i64,
+}
+
+/// Kubelets ask for this when nobody said how long; such a token lives a year, so that clients
+/// that never read it again keep working, and its use after that time is worth a warning.
+const SECONDS_EXTENDED_FROM: i64 = 3_607;
+const SECONDS_EXTENDED: i64 = 365 * 24 * 3_600;
+
+fn life(server: &ApiServer, call: &Call, bound: &mut Bound, audiences: &[String], asked: i64) -> Lives {
+    let settings = &server.config.authn;
+    let mut said = asked;
+    if let Some(max) = settings.token_seconds_max.filter(|max| asked > *max) {
+        call.warn(format!("requested expiration of {asked} seconds shortened to {max} seconds"));
+        said = max;
+    }
+    let own = audiences.iter().all(|one| server.tokens.api_audiences().contains(one));
+    if !settings.exact_token_expiration && bound.pod.is_some() && asked == SECONDS_EXTENDED_FROM && own {
+        bound.warnafter = Some(server.clock().now().as_secs().saturating_add(said));
+        return Lives { token: SECONDS_EXTENDED, said };
+    }
+    Lives { token: said, said }
+}
+
+fn check_metadata(request: &Tree, subject: &Subject) -> ApiResult<()> {
+    for (field, wanted) in [("name", &subject.name), ("namespace", &subject.namespace)] {
+        let given = request.str_at(&["metadata", field]);
+        if !given.is_empty() && given != wanted {
+            let message = format!("Invalid value: {given:?}: must match the service account {field} if specified");
+            let field = format!("metadata.{field}");
+            return Err(ApiError::invalid_field(KIND, &subject.name, "FieldValueInvalid", &field, message));
+        }
+    }
+    Ok(())
 }
 
 fn seconds(request: &Tree, name: &str) -> ApiResult<i64> {
@@ -90,8 +130,8 @@ async fn bind(server: &ApiServer, subject: &Subject, request: &Tree, bound: &mut
         ("v1" | "", "Node") => ("nodes", ""),
         (version, kind) => {
             return Err(ApiError::bad_request(format!(
-                "cannot bind token for serviceaccount {:?} to {version}, Kind={kind}",
-                subject.name
+                "cannot bind token to object of type {}",
+                if version.contains('/') { format!("{version}, Kind={kind}") } else { format!("/{version}, Kind={kind}") }
             )));
         }
     };

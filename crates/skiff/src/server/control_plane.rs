@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use super::extra_config::ExtraConfig;
 use super::local::LocalEndpoint;
 use crate::pki::Identity;
+use crate::signer::ClusterSigner;
 
 /// What a control plane is made of.
 pub struct Parts {
@@ -151,11 +152,24 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts the controllers and the scheduler.
-    pub fn start_controllers(&self, authority: &str, clock: &Clock, random: &Random, tasks: &Tasks) {
+    /// Starts the controllers, which sign certificates with `authority`, and the scheduler.
+    ///
+    /// # Errors
+    /// When the authority cannot sign.
+    pub fn start_controllers(
+        &self,
+        authority: &Identity,
+        clock: &Clock,
+        random: &Random,
+        tasks: &Tasks,
+    ) -> Result<()> {
         let api = Arc::clone(&self.api);
-        let config =
-            skiff_controllers::Config { root_ca_pem: authority.to_owned(), ..skiff_controllers::Config::default() };
+        let signer = ClusterSigner::new(authority, clock.clone(), random.clone())?;
+        let config = skiff_controllers::Config {
+            root_ca_pem: authority.certificate.clone(),
+            certificate_signer: Some(Arc::new(signer)),
+            ..skiff_controllers::Config::default()
+        };
         skiff_controllers::start(
             &move |name: &str| LocalEndpoint::of(&api, &skiff_controllers::user(name), &SYSTEM_ACCOUNTS),
             &self.informers,
@@ -173,6 +187,7 @@ impl ControlPlane {
             random.clone(),
             tasks,
         );
+        Ok(())
     }
 
     /// A client with the identity of the node `name`.

@@ -143,7 +143,7 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
         .await?;
     reporter
         .step(&clock, Step::Controllers, async {
-            plane.start_controllers(&certificates.authority, &clock, &random, &tasks.group("controllers"));
+            plane.start_controllers(&certificates.signer, &clock, &random, &tasks.group("controllers"))?;
             addons::dns(&plane.admin, profile.node_address(), skiff_net::dns::PORT).await?;
             addons::cluster_info(&plane.admin, &profile.server_url(), &certificates.authority).await?;
             Ok(((), None))
@@ -278,6 +278,8 @@ fn raise_open_files() {
 /// What the server shows and whom it trusts.
 struct Certificates {
     authority: String,
+    /// The same with its key.
+    signer: Identity,
     serving: Identity,
     kubelet: Identity,
     kubelet_client: Identity,
@@ -325,6 +327,7 @@ impl Certificates {
             kubelet_client: pki.leaf(&authority, "apiserver-kubelet-client", &kubelet_client)?,
             service_account_key: pki.service_account_key()?,
             authority: authority.certificate().to_owned(),
+            signer: authority.identity().clone(),
         })
     }
 
