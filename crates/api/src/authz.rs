@@ -1,5 +1,7 @@
 //! What a request wants to do, and the seam to whoever decides whether it may.
 
+pub mod conditions;
+pub mod config;
 pub mod node;
 pub mod policy;
 pub mod rbac;
@@ -147,6 +149,20 @@ impl Authorizer for AllowAll {
 
     fn rules(&self, _: &UserInfo, _: &str) -> Rules {
         self.rules_of_everybody()
+    }
+}
+
+/// Says no to everything but `system:masters`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DenyAll;
+
+impl Authorizer for DenyAll {
+    fn authorize(&self, _: &Attributes<'_>) -> Decision {
+        Decision::NoOpinion("Everything is forbidden.".into())
+    }
+
+    fn rules(&self, _: &UserInfo, _: &str) -> Rules {
+        Rules::default()
     }
 }
 

@@ -14,9 +14,8 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };
 use skiff_base::Timestamp;
-use skiff_client::{
-    DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, WorkQueue, from_time, run_controller, to_time,
-};
+use skiff_client::time::{from_time, to_time};
+use skiff_client::{DeleteOptions, Informer, Next, ObjectKey, Reconcile, Result, WorkQueue, run_controller};
 
 use crate::Context;
 use crate::shared::Meta;

@@ -16,6 +16,7 @@ use skiff_base::Clock;
 use skiff_object::selector::label::Operator;
 use tokio::time::Instant;
 
+use super::conditions::Conditions;
 use super::{Attributes, Authorizer, Decision, Rules, Selectors, Target};
 use crate::authn::UserInfo;
 use crate::outbound::{self, Limits, Outbound};
@@ -66,6 +67,7 @@ pub struct WebhookAuthorizer {
     settings: Settings,
     outbound: Arc<Outbound>,
     clock: Clock,
+    conditions: Conditions,
     answers: Mutex<HashMap<String, (Instant, Decision)>>,
 }
 
@@ -86,11 +88,22 @@ struct Status {
 impl WebhookAuthorizer {
     /// Asks the server of `settings` by way of `outbound`.
     pub fn new(settings: Settings, outbound: Arc<Outbound>, clock: Clock) -> Self {
-        Self { settings, outbound, clock, answers: Mutex::default() }
+        Self { settings, outbound, clock, conditions: Conditions::default(), answers: Mutex::default() }
+    }
+
+    /// Asks only about requests for which `conditions` hold.
+    #[must_use]
+    pub fn only_for(self, conditions: Conditions) -> Self {
+        Self { conditions, ..self }
     }
 
     async fn decide(&self, attributes: Attributes<'_>) -> Decision {
         let spec = spec(&attributes);
+        match self.conditions.hold(&spec) {
+            Ok(true) => {}
+            Ok(false) => return Decision::NoOpinion(String::new()),
+            Err(why) => return self.failed(why),
+        }
         let key = spec.to_string();
         let now = self.clock.instant();
         if let Some((until, decision)) = self.answers.lock().get(&key)
@@ -105,10 +118,13 @@ impl WebhookAuthorizer {
             }
             Err(error) => {
                 tracing::error!(webhook = self.settings.name, %error, "could not ask the authorization webhook");
-                let why = format!("Post {:?}: {error}", self.settings.target.url());
-                if self.settings.denies_on_failure { Decision::Deny(why) } else { Decision::NoOpinion(why) }
+                self.failed(format!("Post {:?}: {error}", self.settings.target.url()))
             }
         }
+    }
+
+    fn failed(&self, why: String) -> Decision {
+        if self.settings.denies_on_failure { Decision::Deny(why) } else { Decision::NoOpinion(why) }
     }
 
     async fn ask(&self, spec: &Value) -> Result<Decision, String> {

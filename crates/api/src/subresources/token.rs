@@ -37,6 +37,10 @@ pub async fn issue(server: &ApiServer, call: &mut Call, subject: &Subject) -> Ap
     let expected = Expected { api_version: API_VERSION, kind: "TokenRequest", schema: skiff_kinds::schema(), ty };
     let mut request = write::decode_body(call, Offer::PLAIN, expected, options.field_validation).await?;
     check_metadata(&request, subject)?;
+    if request.at(&["spec", "expirationSeconds"]).is_none_or(Tree::is_null) {
+        request.set(&["spec", "expirationSeconds"], SECONDS_DEFAULT);
+    }
+    exchanged::create(server, call, subject, &subject.name, &options, &mut request).await?;
     let asked = seconds(&request, &subject.name)?;
     let account = subject.collection.get(&subject.namespace, &subject.name).await?;
     let account = account.ok_or_else(|| subject.not_found())?;
