@@ -255,11 +255,7 @@ mod tests {
     }
 
     fn node() -> Asked {
-        Asked {
-            common_name: "system:node:n1".into(),
-            organizations: vec!["system:nodes".into()],
-            ..Asked::default()
-        }
+        Asked { common_name: "system:node:n1".into(), organizations: vec!["system:nodes".into()], ..Asked::default() }
     }
 
     #[track_caller]

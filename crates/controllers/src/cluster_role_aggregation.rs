@@ -100,7 +100,8 @@ mod tests {
         let mut all = ClusterRole::default();
         all.metadata.name = Some("all".into());
         all.aggregation_rule = Some(AggregationRule { cluster_role_selectors: Some(vec![selector]) });
-        let parts = [role("b", "x", "pods"), role("a", "x", "nodes"), role("c", "y", "secrets"), role("d", "x", "pods")];
+        let parts =
+            [role("b", "x", "pods"), role("a", "x", "nodes"), role("c", "y", "secrets"), role("d", "x", "pods")];
         let rules = plan(&all, &parts).unwrap();
         assert_eq!(rules, [rule("nodes"), rule("pods")]);
         all.rules = Some(rules);

@@ -60,7 +60,13 @@ pub trait CertificateSigner: std::fmt::Debug + Send + Sync {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { root_ca_pem: String::new(), node_grace_secs: 50, terminated_pods_max: 12_500, workers: 4, certificate_signer: None }
+        Self {
+            root_ca_pem: String::new(),
+            node_grace_secs: 50,
+            terminated_pods_max: 12_500,
+            workers: 4,
+            certificate_signer: None,
+        }
     }
 }
 

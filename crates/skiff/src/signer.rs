@@ -133,7 +133,8 @@ fn extensions(
     authority: &X509Certificate<'_>,
     usages: &[String],
 ) -> Result<Vec<u8>> {
-    let has = |name: &str| usages.iter().any(|usage| usage == name || (name == "digital signature" && usage == "signing"));
+    let has =
+        |name: &str| usages.iter().any(|usage| usage == name || (name == "digital signature" && usage == "signing"));
     let known = |usage: &String| {
         usage == "signing"
             || KEY_USAGES.contains(&usage.as_str())
@@ -181,14 +182,8 @@ fn extension(id: &[u8], is_critical: bool, value: &[u8]) -> Vec<u8> {
 /// A time: in two digits of the year until 2049, as RFC 5280 has it.
 fn time(at: Timestamp) -> Result<Vec<u8>> {
     let at = time::OffsetDateTime::from_unix_timestamp(at.as_secs()).context("the clock is out of range")?;
-    let rest = format!(
-        "{:02}{:02}{:02}{:02}{:02}Z",
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second()
-    );
+    let rest =
+        format!("{:02}{:02}{:02}{:02}{:02}Z", u8::from(at.month()), at.day(), at.hour(), at.minute(), at.second());
     Ok(match at.year() {
         year @ 1950..2050 => der(0x17, format!("{:02}{rest}", year % 100).as_bytes()),
         year => der(0x18, format!("{year:04}{rest}").as_bytes()),

@@ -19,10 +19,10 @@ fn env() -> Env {
     let texts = || Type::list(Type::String);
     let requirements = || [("rawSelector", Type::String), ("requirements", Type::list(Type::object(REQUIREMENT)))];
     let resource = ["namespace", "verb", "group", "version", "resource", "subresource", "name"];
-    let resource = resource.into_iter().map(|field| (field, Type::String)).chain([
-        ("fieldSelector", Type::object(FIELD_SELECTOR)),
-        ("labelSelector", Type::object(LABEL_SELECTOR)),
-    ]);
+    let resource = resource
+        .into_iter()
+        .map(|field| (field, Type::String))
+        .chain([("fieldSelector", Type::object(FIELD_SELECTOR)), ("labelSelector", Type::object(LABEL_SELECTOR))]);
     let request = [
         ("resourceAttributes", Type::object(RESOURCE)),
         ("nonResourceAttributes", Type::object(PATH)),

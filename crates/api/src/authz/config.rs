@@ -264,16 +264,12 @@ impl Reader<'_> {
                 FieldError::invalid(format!("{path}.type"), "InClusterConfig", "this server runs in no pod")
             }
             "KubeConfigFile" if file.is_empty() => FieldError::required(field, ""),
-            "KubeConfigFile" if !file.starts_with('/') => {
-                FieldError::invalid(field, file, "must be an absolute path")
-            }
+            "KubeConfigFile" if !file.starts_with('/') => FieldError::invalid(field, file, "must be an absolute path"),
             "KubeConfigFile" => match (self.kubeconfig)(file) {
                 Ok(target) => return Some(target),
                 Err(why) => FieldError::invalid(field, file, format!("error loading file: {why}")),
             },
-            other => {
-                FieldError::not_supported(format!("{path}.type"), other, &["InClusterConfig", "KubeConfigFile"])
-            }
+            other => FieldError::not_supported(format!("{path}.type"), other, &["InClusterConfig", "KubeConfigFile"]),
         };
         self.errors.push(fail);
         None
@@ -344,12 +340,20 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_upstreams_words() {
-        check("authorizers: []", expect!["authorizers: Required value: at least one authorization mode must be defined"]);
+        check(
+            "authorizers: []",
+            expect!["authorizers: Required value: at least one authorization mode must be defined"],
+        );
         check(
             "authorizers: [{type: Node}, {type: Node, name: b}, {type: X, name: c}, {type: RBAC, name: 'A_', webhook: {}}]",
-            expect![[r#"[authorizers[0].name: Required value, authorizers[1].type: Duplicate value: "Node", authorizers[2].type: Unsupported value: "X": supported values: "ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook", authorizers[3].name: Invalid value: "A_": authorizer name is invalid: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'), authorizers[3].webhook: Invalid value: "non-null": may only be specified when type=Webhook]"#]],
+            expect![[
+                r#"[authorizers[0].name: Required value, authorizers[1].type: Duplicate value: "Node", authorizers[2].type: Unsupported value: "X": supported values: "ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook", authorizers[3].name: Invalid value: "A_": authorizer name is invalid: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'), authorizers[3].webhook: Invalid value: "non-null": may only be specified when type=Webhook]"#
+            ]],
         );
-        assert_eq!(modes("Node,Node", None).unwrap_err().0, "authorization-mode \"Node\" has mode specified more than once");
+        assert_eq!(
+            modes("Node,Node", None).unwrap_err().0,
+            "authorization-mode \"Node\" has mode specified more than once"
+        );
         assert_eq!(modes("Nope", None).unwrap_err().0, "authorization-mode \"Nope\" is not a valid mode");
         assert!(modes("Webhook", None).is_err());
     }

@@ -135,7 +135,11 @@ async fn bind(server: &ApiServer, subject: &Subject, request: &Tree, bound: &mut
         (version, kind) => {
             return Err(ApiError::bad_request(format!(
                 "cannot bind token to object of type {}",
-                if version.contains('/') { format!("{version}, Kind={kind}") } else { format!("/{version}, Kind={kind}") }
+                if version.contains('/') {
+                    format!("{version}, Kind={kind}")
+                } else {
+                    format!("/{version}, Kind={kind}")
+                }
             )));
         }
     };

@@ -143,14 +143,16 @@ mod tests {
 
     #[test]
     fn each_signer_has_its_rules() {
-        let node = Asked {
-            common_name: "system:node:n1".into(),
-            organizations: texts(&["system:nodes"]),
-            ..Asked::default()
-        };
+        let node =
+            Asked { common_name: "system:node:n1".into(), organizations: texts(&["system:nodes"]), ..Asked::default() };
         let usages = ["digital signature", "client auth"];
         assert_eq!(check(KUBELET_CLIENT, &node, &texts(&usages)), Some(Ok(())));
-        refused(KUBELET_CLIENT, &node, &["client auth"], "usages did not match [client auth digital signature key encipherment]");
+        refused(
+            KUBELET_CLIENT,
+            &node,
+            &["client auth"],
+            "usages did not match [client auth digital signature key encipherment]",
+        );
         let named = Asked { dns_names: 1, ..node.clone() };
         refused(KUBELET_CLIENT, &named, &usages, "DNS subjectAltNames are not allowed");
         let other = Asked { organizations: texts(&["system:nodes", "x"]), ..node.clone() };

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use skiff_api::authz::node::NodeAuthorizer;
-use skiff_api::authz::rbac::Rbac;
-use skiff_api::authz::union::Union;
+use skiff_api::authz::{self, Authorizer};
 use skiff_api::discovery::Build;
+use skiff_api::outbound::{Outbound, Way};
 use skiff_api::{ApiServer, Config, aggregation, authn, proxy::NodeDialer};
 use skiff_base::{Clock, Random, Tasks};
 use skiff_client::{Client, Informers};
@@ -85,19 +84,34 @@ pub fn open_store(folder: &Path, clock: &Clock, random: &Random) -> Result<Arc<E
     Ok(Arc::new(store))
 }
 
+/// Who decides what is allowed, as the flags say.
+async fn authorizer(parts: &Parts, store: &Arc<dyn Store>) -> Result<Arc<dyn Authorizer>> {
+    let way = Way {
+        dialer: None,
+        collections: None,
+        random: parts.random.clone(),
+        clock: parts.clock.clone(),
+        tasks: parts.tasks.group("authorization-webhooks"),
+    };
+    let with = authz::config::Building {
+        store: Arc::clone(store),
+        cluster: parts.cluster.clone(),
+        outbound: Arc::new(Outbound::new(way)),
+        clock: parts.clock.clone(),
+        tasks: parts.tasks.group("authorizers"),
+    };
+    let modes = super::extra_config::authorizers(&parts.extra_config)?;
+    authz::config::build(modes, &with).await.context("read roles and what nodes may see")
+}
+
 impl ControlPlane {
     /// Starts the server over `store`. It answers when this returns; listeners are added with
     /// [`ControlPlane::listen`].
     pub async fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Self> {
-        let rbac = Rbac::start(Arc::clone(&store), &parts.cluster, parts.clock.clone(), &parts.tasks)
-            .await
-            .context("read the roles")?;
-        let node = NodeAuthorizer::start(Arc::clone(&store), &parts.cluster, parts.clock.clone(), &parts.tasks)
-            .await
-            .context("read what nodes may see")?;
+        let authorizer = authorizer(&parts, &store).await?;
         let key = rcgen::KeyPair::from_pem(&parts.service_account_key).context("read the service-account key")?;
         let mut config = Config {
-            authorizer: Arc::new(Union::new(vec![node, rbac])),
+            authorizer,
             anonymous: true,
             authn: authn::Settings {
                 client_ca: parts.authority,
@@ -156,13 +170,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When the authority cannot sign.
-    pub fn start_controllers(
-        &self,
-        authority: &Identity,
-        clock: &Clock,
-        random: &Random,
-        tasks: &Tasks,
-    ) -> Result<()> {
+    pub fn start_controllers(&self, authority: &Identity, clock: &Clock, random: &Random, tasks: &Tasks) -> Result<()> {
         let api = Arc::clone(&self.api);
         let signer = ClusterSigner::new(authority, clock.clone(), random.clone())?;
         let config = skiff_controllers::Config {

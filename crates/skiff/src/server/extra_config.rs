@@ -4,10 +4,14 @@
 //! function that puts a value into the server's [`Config`]. Files are read when the flag is put in,
 //! so that a bad one stops the start. `docs/flags.md` is made from the table.
 
+mod identity;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use skiff_api::{Config, audit};
+
+pub use identity::authorizers;
 
 /// One flag of kube-apiserver.
 struct Flag {
@@ -26,6 +30,15 @@ const FLAGS: &[Flag] = &[
         value: "BOOL",
         help: "Whether requests without credentials count as `system:anonymous`.",
         set: |config, value| boolean(value).map(|value| config.anonymous = value),
+    },
+    Flag {
+        name: "api-audiences",
+        value: "LIST",
+        help: "Who a token must be for to be taken; the issuer when nothing is said.",
+        set: |config, value| {
+            config.authn.api_audiences = identity::list(value);
+            Ok(())
+        },
     },
     Flag {
         name: "audit-log-batch-buffer-size",
@@ -159,6 +172,80 @@ const FLAGS: &[Flag] = &[
         set: |config, value| boolean(value).map(|value| config.audit.webhook_delivery.truncate = value),
     },
     Flag {
+        name: "authentication-config",
+        value: "FILE",
+        help: "AuthenticationConfiguration: issuers of tokens and who may come without credentials. Read again when it changes.",
+        set: |config, value| identity::authentication(config, value),
+    },
+    Flag {
+        name: "authentication-token-webhook-cache-ttl",
+        value: "DURATION",
+        help: "How long answers of the token webhook are remembered.",
+        set: |config, value| {
+            identity::webhook(config, |webhook| duration(value).map(|value| webhook.cache_ttl = value))
+        },
+    },
+    Flag {
+        name: "authentication-token-webhook-config-file",
+        value: "FILE",
+        help: "Kubeconfig of a server that knows bearer tokens.",
+        set: |config, value| identity::token_webhook(config, value),
+    },
+    Flag {
+        name: "authentication-token-webhook-version",
+        value: "VERSION",
+        help: "The version of its reviews, v1 or v1beta1; after the flag with its file.",
+        set: |config, value| identity::webhook(config, |webhook| Ok(webhook.version = value.to_owned())),
+    },
+    Flag {
+        name: "authorization-config",
+        value: "FILE",
+        help: "AuthorizationConfiguration: the authorizers in order.",
+        set: |_, _| Ok(()),
+    },
+    Flag {
+        name: "authorization-mode",
+        value: "LIST",
+        help: "The authorizers in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny.",
+        set: |_, _| Ok(()),
+    },
+    Flag {
+        name: "authorization-webhook-cache-authorized-ttl",
+        value: "DURATION",
+        help: "How long a yes of the authorization webhook is remembered.",
+        set: |_, value| duration(value).map(drop),
+    },
+    Flag {
+        name: "authorization-webhook-cache-unauthorized-ttl",
+        value: "DURATION",
+        help: "How long its other answers are remembered.",
+        set: |_, value| duration(value).map(drop),
+    },
+    Flag {
+        name: "authorization-webhook-config-file",
+        value: "FILE",
+        help: "Kubeconfig of a server that decides what is allowed.",
+        set: |_, _| Ok(()),
+    },
+    Flag {
+        name: "authorization-webhook-version",
+        value: "VERSION",
+        help: "The version of its reviews, v1 or v1beta1.",
+        set: |_, _| Ok(()),
+    },
+    Flag {
+        name: "client-ca-file",
+        value: "FILE",
+        help: "Authorities of client certificates, besides the cluster's own.",
+        set: |config, value| identity::client_ca(config, value),
+    },
+    Flag {
+        name: "enable-bootstrap-token-auth",
+        value: "BOOL",
+        help: "Whether bootstrap tokens are taken.",
+        set: |config, value| boolean(value).map(|value| config.authn.bootstrap_tokens = value),
+    },
+    Flag {
         name: "enable-priority-and-fairness",
         value: "BOOL",
         help: "Whether FlowSchemas and PriorityLevelConfigurations decide which requests go first.",
@@ -192,16 +279,189 @@ const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "oidc-ca-file",
+        value: "FILE",
+        help: "Whose certificates are believed when asking the issuer.",
+        set: |config, value| identity::file(value).map(|text| config.authn.oidc.certificate_authority = text),
+    },
+    Flag {
+        name: "oidc-client-id",
+        value: "NAME",
+        help: "Who the issuer's tokens must be for.",
+        set: |config, value| {
+            config.authn.oidc.client_id = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "oidc-groups-claim",
+        value: "CLAIM",
+        help: "The claim with the groups.",
+        set: |config, value| {
+            config.authn.oidc.groups_claim = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "oidc-groups-prefix",
+        value: "TEXT",
+        help: "What stands before groups.",
+        set: |config, value| {
+            config.authn.oidc.groups_prefix = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "oidc-issuer-url",
+        value: "URL",
+        help: "An issuer whose tokens are taken.",
+        set: |config, value| {
+            config.authn.oidc.issuer_url = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "oidc-required-claim",
+        value: "CLAIM=VALUE",
+        help: "A claim that tokens must have; may be repeated.",
+        set: |config, value| identity::required_claim(config, value),
+    },
+    Flag {
+        name: "oidc-signing-algs",
+        value: "LIST",
+        help: "How its tokens may be signed; RS256 when nothing is said.",
+        set: |config, value| {
+            config.authn.oidc.signing_algs = identity::list(value);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "oidc-username-claim",
+        value: "CLAIM",
+        help: "The claim with the user's name; sub when nothing is said.",
+        set: |config, value| {
+            config.authn.oidc.username_claim = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "oidc-username-prefix",
+        value: "TEXT",
+        help: "What stands before names; - for nothing.",
+        set: |config, value| {
+            config.authn.oidc.username_prefix = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
         name: "request-timeout",
         value: "DURATION",
         help: "The longest time for a request that is no watch and no connection.",
         set: |config, value| positive_duration(value).map(|value| config.limits.request_timeout = value),
     },
     Flag {
+        name: "requestheader-allowed-names",
+        value: "LIST",
+        help: "Common names of proxies that are believed, besides the server's own.",
+        set: |config, value| {
+            identity::proxies(config).allowed_names.extend(identity::list(value));
+            Ok(())
+        },
+    },
+    Flag {
+        name: "requestheader-client-ca-file",
+        value: "FILE",
+        help: "Authorities of such proxies, besides the cluster's own.",
+        set: |config, value| identity::proxy_ca(config, value),
+    },
+    Flag {
+        name: "requestheader-extra-headers-prefix",
+        value: "LIST",
+        help: "What headers with extras begin with.",
+        set: |config, value| {
+            identity::proxies(config).extra_header_prefixes = identity::list(value);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "requestheader-group-headers",
+        value: "LIST",
+        help: "Headers with groups.",
+        set: |config, value| {
+            identity::proxies(config).group_headers = identity::list(value);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "requestheader-uid-headers",
+        value: "LIST",
+        help: "Headers with the uid.",
+        set: |config, value| {
+            identity::proxies(config).uid_headers = identity::list(value);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "requestheader-username-headers",
+        value: "LIST",
+        help: "Headers with the user's name.",
+        set: |config, value| {
+            identity::proxies(config).username_headers = identity::list(value);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "service-account-extend-token-expiration",
+        value: "BOOL",
+        help: "Whether tokens of pods live a year, with a warning when they are used after their time.",
+        set: |config, value| boolean(value).map(|value| config.authn.exact_token_expiration = !value),
+    },
+    Flag {
+        name: "service-account-issuer",
+        value: "URL",
+        help: "The issuer of service account tokens; further ones are believed too.",
+        set: |config, value| identity::issuer(config, value),
+    },
+    Flag {
+        name: "service-account-jwks-uri",
+        value: "URL",
+        help: "Where the discovery document says that the keys are.",
+        set: |config, value| {
+            config.authn.jwks_uri = value.to_owned();
+            Ok(())
+        },
+    },
+    Flag {
+        name: "service-account-key-file",
+        value: "FILE",
+        help: "Keys that verify service account tokens, besides the one that signs them; may be repeated.",
+        set: |config, value| identity::file(value).map(|text| config.authn.verification_keys.push(text)),
+    },
+    Flag {
+        name: "service-account-max-token-expiration",
+        value: "DURATION",
+        help: "The longest that a requested token may live.",
+        set: |config, value| {
+            positive_duration(value).map(|value| config.authn.token_seconds_max = i64::try_from(value.as_secs()).ok())
+        },
+    },
+    Flag {
+        name: "service-account-signing-key-file",
+        value: "FILE",
+        help: "The key that signs service account tokens, PEM: RSA or P-256.",
+        set: |config, value| identity::signing_key(config, value),
+    },
+    Flag {
         name: "service-node-port-range",
         value: "FIRST-LAST",
         help: "The ports of Services of type NodePort.",
         set: |config, value| port_range(value).map(|value| config.node_ports = value),
+    },
+    Flag {
+        name: "token-auth-file",
+        value: "FILE",
+        help: "Bearer tokens: lines of token,user,uid,\"group1,group2\".",
+        set: |config, value| identity::tokens(config, value),
     },
 ];
 
@@ -231,7 +491,6 @@ impl ExtraConfig {
     }
 
     /// The last value of a flag, for what is decided before the server is made.
-    #[expect(dead_code, reason = "flags of the store and the listeners are read through it")]
     pub fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
