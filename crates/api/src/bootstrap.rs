@@ -35,7 +35,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// The first object that the server refuses for another reason than that it is there.
 pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     let local = server.local(UserInfo::new("system:apiserver", &[MASTERS]));
-    crate::registry::services::repair(server).await.map_err(|error| BootstrapError {
+    crate::registry::repair::start(server).await.map_err(|error| BootstrapError {
         path: "service addresses".into(),
         status: error.code,
         message: error.message,

@@ -13,7 +13,9 @@ use crate::write::Writer;
 
 pub mod addresses;
 pub mod certificates;
+mod families;
 pub mod rbac;
+pub mod repair;
 pub mod services;
 
 /// Records that were made for a write, to take back when it does not happen after all.
@@ -33,6 +35,9 @@ impl Undo {
             }
         }
     }
+
+    /// Nothing is to be taken back.
+    pub fn keep(self) {}
 
     /// Remembers a record.
     pub fn add(&mut self, key: Bytes) {

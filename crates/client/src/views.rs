@@ -96,7 +96,7 @@ views! {
     k8s_openapi::api::certificates::v1 { CertificateSigningRequest }
     k8s_openapi::api::coordination::v1 { Lease }
     k8s_openapi::api::discovery::v1 { EndpointSlice }
-    k8s_openapi::api::networking::v1 { IngressClass NetworkPolicy }
+    k8s_openapi::api::networking::v1 { IPAddress IngressClass NetworkPolicy ServiceCIDR }
     k8s_openapi::api::node::v1 { RuntimeClass }
     k8s_openapi::api::policy::v1 { PodDisruptionBudget }
     k8s_openapi::api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }

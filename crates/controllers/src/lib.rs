@@ -99,6 +99,7 @@ controllers! {
     resource_quota
     root_ca
     service_account
+    service_cidr
     stateful_set
     taint_eviction
     tokens

@@ -4,10 +4,11 @@
 //! Addresses are recorded as `IPAddress` objects, as upstream does since 1.33; ports have no kind
 //! and are recorded beside the API.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use skiff_object::Tree;
+use skiff_object::{Tree, json};
 use skiff_store::{Error, Expect};
 
 use super::Undo;
@@ -23,8 +24,11 @@ const PICKS: usize = 16;
 /// Addresses at the bottom of a network that are left for clients that choose (KEP-3070).
 const STATIC_ADDRESSES_MIN: u128 = 16;
 const STATIC_ADDRESSES_MAX: u128 = 256;
-/// Node ports at the bottom that are left for clients that choose (KEP-3668), of the default range.
+/// Node ports at the bottom that are left for clients that choose (KEP-3668).
+const STATIC_PORTS_MIN: u16 = 16;
 const STATIC_PORTS_MAX: u16 = 128;
+/// Addresses of one network that are looked through in order: a cluster has no more Services.
+const SEARCHED_MAX: u128 = 1 << 20;
 
 /// Who an address or a port is for.
 #[derive(Clone, Copy)]
@@ -62,11 +66,11 @@ pub async fn take_address(server: &ApiServer, address: IpAddr, owner: Owner<'_>,
     put(server, address_key(server, address), value, undo).await
 }
 
-fn address_key(server: &ApiServer, address: IpAddr) -> Bytes {
+pub(super) fn address_key(server: &ApiServer, address: IpAddr) -> Bytes {
     storage_key(&server.config.cluster, "networking.k8s.io", "ipaddresses", "", &address.to_string())
 }
 
-fn port_key(server: &ApiServer, port: u16) -> Bytes {
+pub(super) fn port_key(server: &ApiServer, port: u16) -> Bytes {
     storage_key(&server.config.cluster, "skiff.internal", "nodeports", "", &port.to_string())
 }
 
@@ -103,32 +107,94 @@ pub fn in_range(network: (IpAddr, u8), address: IpAddr) -> bool {
     }
 }
 
+/// The networks that Services get addresses from now: those of the ServiceCIDRs that are ready. The
+/// one of the configuration counts as long as there is no ServiceCIDR at all.
+///
+/// # Errors
+/// When the store fails.
+pub async fn networks(server: &ApiServer) -> ApiResult<Vec<(IpAddr, u8)>> {
+    let own = server.config.service_cidr;
+    let items = server.collection("networking.k8s.io", "servicecidrs").list("").await?;
+    if items.is_empty() {
+        return Ok(vec![own]);
+    }
+    let mut networks = Vec::new();
+    for item in items {
+        let object = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
+        let ready = object.list_at(&["status", "conditions"]).iter().find(|one| one.str_at(&["type"]) == "Ready");
+        // Without the condition it counts as ready: who sets it may not run.
+        if meta::is_deleting(&object) || ready.is_some_and(|one| one.str_at(&["status"]) != "True") {
+            continue;
+        }
+        let blocks = object.list_at(&["spec", "cidrs"]).iter().filter_map(Tree::as_str);
+        for network in blocks.filter_map(parse_network).filter(|network| network.0.is_ipv4() == own.0.is_ipv4()) {
+            if !networks.contains(&network) {
+                networks.push(network);
+            }
+        }
+    }
+    Ok(networks)
+}
+
+/// `10.96.0.0/16`
+pub(super) fn parse_network(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, prefix) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    prefix.parse().ok().filter(|prefix| *prefix <= bits).map(|prefix| (address, prefix))
+}
+
 /// Takes any free address.
 ///
 /// # Errors
 /// When none is left.
 pub async fn any_address(server: &ApiServer, owner: Owner<'_>, dry_run: bool, undo: &mut Undo) -> ApiResult<IpAddr> {
-    let network = server.config.service_cidr;
-    let size = usable(network);
-    let reserved = (size / 16).clamp(STATIC_ADDRESSES_MIN.min(size / 2), STATIC_ADDRESSES_MAX);
-    let upper = u64::try_from(size - reserved).unwrap_or(u64::MAX);
-    for _ in 0..PICKS {
-        let address = address_in(network, reserved + 1 + u128::from(server.random().below(upper)));
-        if dry_run || take_address(server, address, owner, undo).await? {
-            return Ok(address);
-        }
+    let mut networks = networks(server).await?;
+    // Each one's chance is as good: which one is asked first says nothing about how full it is.
+    if !networks.is_empty() {
+        let begin = server.random().below(networks.len() as u64) as usize;
+        networks.rotate_left(begin);
     }
-    // Crowded: look what is taken, then go through the rest in order.
-    let taken = server.collection("networking.k8s.io", "ipaddresses").list("").await?;
-    let taken: std::collections::HashSet<String> = taken.iter().map(|item| item.place().1.to_owned()).collect();
-    let limit = size.min(1 << 20);
-    for offset in (reserved + 1..=limit).chain(1..=reserved) {
-        let address = address_in(network, offset);
-        if !taken.contains(&address.to_string()) && take_address(server, address, owner, undo).await? {
+    for network in networks {
+        if let Some(address) = any_of(server, network, owner, dry_run, undo).await? {
             return Ok(address);
         }
     }
     Err(ApiError::internal("failed to allocate a serviceIP: range is full"))
+}
+
+/// How many addresses at the bottom of a network of `size` are left for clients that choose.
+fn reserved(size: u128) -> u128 {
+    if size <= STATIC_ADDRESSES_MIN { 0 } else { (size / 16).clamp(STATIC_ADDRESSES_MIN, STATIC_ADDRESSES_MAX) }
+}
+
+async fn any_of(
+    server: &ApiServer,
+    network: (IpAddr, u8),
+    owner: Owner<'_>,
+    dry_run: bool,
+    undo: &mut Undo,
+) -> ApiResult<Option<IpAddr>> {
+    let size = usable(network);
+    let reserved = reserved(size.saturating_add(if network.0.is_ipv4() { 2 } else { 1 })).min(size);
+    let upper = u64::try_from(size - reserved).unwrap_or(u64::MAX);
+    for _ in 0..PICKS.min(usize::try_from(upper).unwrap_or(PICKS)) {
+        let address = address_in(network, reserved + 1 + u128::from(server.random().below(upper)));
+        if dry_run || take_address(server, address, owner, undo).await? {
+            return Ok(Some(address));
+        }
+    }
+    // Crowded: look what is taken, then go through the rest in order.
+    let taken = server.collection("networking.k8s.io", "ipaddresses").list("").await?;
+    let taken: HashSet<IpAddr> = taken.iter().filter_map(|item| item.place().1.parse().ok()).collect();
+    let limit = size.min(SEARCHED_MAX);
+    for offset in (reserved + 1..=limit).chain(1..=reserved.min(limit)) {
+        let address = address_in(network, offset);
+        if !taken.contains(&address) && take_address(server, address, owner, undo).await? {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
 }
 
 /// Takes one node port that is asked for by number; says whether it was free.
@@ -147,7 +213,7 @@ pub async fn take_port(server: &ApiServer, port: u16, owner: Owner<'_>, undo: &m
 pub async fn any_port(server: &ApiServer, owner: Owner<'_>, dry_run: bool, undo: &mut Undo) -> ApiResult<u16> {
     let (first, last) = server.config.node_ports;
     let count = last.saturating_sub(first).saturating_add(1);
-    let reserved = (count / 32).min(STATIC_PORTS_MAX);
+    let reserved = reserved_ports(count);
     for _ in 0..PICKS {
         let port = first + reserved + server.random().below(u64::from(count - reserved)) as u16;
         if dry_run || take_port(server, port, owner, undo).await? {
@@ -160,6 +226,11 @@ pub async fn any_port(server: &ApiServer, owner: Owner<'_>, dry_run: bool, undo:
         }
     }
     Err(ApiError::internal("failed to allocate a nodePort: range is full"))
+}
+
+/// How many ports at the bottom of a range are left for clients that choose.
+fn reserved_ports(count: u16) -> u16 {
+    if count <= STATIC_PORTS_MIN { 0 } else { (count / 32).clamp(STATIC_PORTS_MIN, STATIC_PORTS_MAX) }
 }
 
 /// Gives an address back.
@@ -183,6 +254,17 @@ async fn release(server: &ApiServer, key: Bytes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_band_at_the_bottom_is_left_for_clients_that_choose() {
+        // The examples of KEP-3070 and KEP-3668.
+        for (size, expected) in [(16, 0), (32, 16), (256, 16), (4_096, 256), (65_536, 256)] {
+            assert_eq!(reserved(size), expected, "{size}");
+        }
+        for (count, expected) in [(16, 0), (17, 16), (200, 16), (2_768, 86), (10_000, 128)] {
+            assert_eq!(reserved_ports(count), expected, "{count}");
+        }
+    }
 
     #[test]
     fn the_network_and_its_broadcast_are_never_given_out() {

@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use skiff_object::{Tree, json};
+use skiff_object::Tree;
 
 use super::Undo;
 use super::addresses::{self, Owner};
+use super::families;
 use crate::errors::{ApiError, ApiResult};
 use crate::meta;
 use crate::server::ApiServer;
 use crate::verbs::Subject;
 use crate::write::Writer;
 
-fn service_type(service: &Tree) -> &str {
+pub(super) fn service_type(service: &Tree) -> &str {
     match service.str_at(&["spec", "type"]) {
         "" => "ClusterIP",
         ty => ty,
@@ -24,7 +25,7 @@ fn needs_address(service: &Tree) -> bool {
     matches!(service_type(service), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
-fn is_headless(service: &Tree) -> bool {
+pub(super) fn is_headless(service: &Tree) -> bool {
     service.str_at(&["spec", "clusterIP"]) == "None"
 }
 
@@ -49,13 +50,13 @@ fn owner(service: &Tree) -> Owner<'_> {
 }
 
 /// The addresses that a Service holds.
-fn addresses_of(service: &Tree) -> BTreeSet<IpAddr> {
+pub(super) fn addresses_of(service: &Tree) -> BTreeSet<IpAddr> {
     let listed = service.list_at(&["spec", "clusterIPs"]).iter().filter_map(Tree::as_str);
     listed.chain([service.str_at(&["spec", "clusterIP"])]).filter_map(|text| text.parse().ok()).collect()
 }
 
 /// The node ports that a Service holds.
-fn ports_of(service: &Tree) -> BTreeSet<u16> {
+pub(super) fn ports_of(service: &Tree) -> BTreeSet<u16> {
     let ports = service.list_at(&["spec", "ports"]).iter().filter_map(|port| port.int_at(&["nodePort"]));
     let health = service.int_at(&["spec", "healthCheckNodePort"]);
     ports.chain(health).filter_map(|port| u16::try_from(port).ok()).filter(|port| *port > 0).collect()
@@ -203,18 +204,45 @@ async fn allocate(writer: &Writer<'_>, service: &mut Tree, old: Option<&Tree>, u
     let held_addresses = old.map(addresses_of).unwrap_or_default();
     let held_ports = old.map(ports_of).unwrap_or_default();
     if needs_address(service) {
+        families::fill(writer, service, old)?;
         allocate_address(writer, service, &held_addresses, undo).await?;
     }
     check_node_ports(writer, service, &held_ports, undo).await?;
     if needs_node_ports(service) {
         allocate_node_ports(writer, service, undo).await?;
     }
-    if needs_health_port(service) && service.int_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0 {
-        let owner = Owner { namespace: &writer.subject.namespace, name: meta::name(service) };
-        let port = addresses::any_port(writer.server, owner, writer.options.dry_run, undo).await?;
-        service.set(&["spec", "healthCheckNodePort"], i64::from(port));
+    if needs_health_port(service) {
+        allocate_health_port(writer, service, &held_ports, undo).await?;
     }
     Ok(())
+}
+
+/// Takes the port where a load balancer asks for the node's health: the one asked for, or any.
+async fn allocate_health_port(
+    writer: &Writer<'_>,
+    service: &mut Tree,
+    held: &BTreeSet<u16>,
+    undo: &mut Undo,
+) -> ApiResult<()> {
+    let name = meta::name(service).to_owned();
+    let owner = Owner { namespace: &writer.subject.namespace, name: &name };
+    let wanted = service.int_at(&["spec", "healthCheckNodePort"]).unwrap_or(0);
+    if wanted == 0 {
+        let port = addresses::any_port(writer.server, owner, writer.options.dry_run, undo).await?;
+        service.set(&["spec", "healthCheckNodePort"], i64::from(port));
+        return Ok(());
+    }
+    let refuse =
+        |why: String| ApiError::internal(format!("failed to allocate requested HealthCheck NodePort {wanted}: {why}"));
+    let (first, last) = writer.server.config.node_ports;
+    let port = u16::try_from(wanted).ok().filter(|port| (first..=last).contains(port));
+    let out_of_range =
+        || refuse(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"));
+    let port = port.ok_or_else(out_of_range)?;
+    if held.contains(&port) || writer.options.dry_run || addresses::take_port(writer.server, port, owner, undo).await? {
+        return Ok(());
+    }
+    Err(refuse("provided port is already allocated".into()))
 }
 
 async fn allocate_address(
@@ -224,26 +252,6 @@ async fn allocate_address(
     undo: &mut Undo,
 ) -> ApiResult<()> {
     let (server, name) = (writer.server, meta::name(service).to_owned());
-    let network = server.config.service_cidr;
-    if service.str_at(&["spec", "clusterIP"]).is_empty()
-        && let Some(first) = service.list_at(&["spec", "clusterIPs"]).first().cloned()
-    {
-        service.set(&["spec", "clusterIP"], first);
-    }
-    let family = if network.0.is_ipv4() { "IPv4" } else { "IPv6" };
-    check_families(writer, service, &name, family)?;
-    let families = vec![Tree::from(family)];
-    if service.list_at(&["spec", "ipFamilies"]).is_empty() {
-        service.set(&["spec", "ipFamilies"], families);
-    }
-    if service.str_at(&["spec", "ipFamilyPolicy"]).is_empty() {
-        let selectorless = is_headless(service) && service.at(&["spec", "selector"]).is_none_or(Tree::is_null);
-        service.set(&["spec", "ipFamilyPolicy"], if selectorless { "RequireDualStack" } else { "SingleStack" });
-        if selectorless {
-            // Without a selector, who makes the endpoints decides their families.
-            service.set(&["spec", "ipFamilies"], vec![Tree::from(family), Tree::from(other(family))]);
-        }
-    }
     if is_headless(service) {
         service.set(&["spec", "clusterIPs"], vec![Tree::from("None")]);
         return Ok(());
@@ -253,13 +261,9 @@ async fn allocate_address(
     let address = if wanted.is_empty() {
         addresses::any_address(server, owner, writer.options.dry_run, undo).await?
     } else {
-        let refuse = |why: String| {
-            invalid(
-                writer.subject,
-                &name,
-                "spec.clusterIPs",
-                format!("Invalid value: [{wanted:?}]: failed to allocate IP {wanted}: {why}"),
-            )
+        let refuse = |why: &str| {
+            let message = format!("Invalid value: [{wanted:?}]: failed to allocate IP {wanted}: {why}");
+            invalid(writer.subject, &name, "spec.clusterIPs", message)
         };
         let address: IpAddr = wanted.parse().map_err(|_| {
             invalid(
@@ -270,14 +274,12 @@ async fn allocate_address(
             )
         })?;
         if !held.contains(&address) {
-            if !addresses::in_range(network, address) {
-                return Err(refuse(format!(
-                    "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}/{}",
-                    network.0, network.1
-                )));
+            let networks = addresses::networks(server).await?;
+            if !networks.iter().any(|network| addresses::in_range(*network, address)) {
+                return Err(refuse("the provided network does not match the current range"));
             }
             if !writer.options.dry_run && !addresses::take_address(server, address, owner, undo).await? {
-                return Err(refuse("provided IP is already allocated".into()));
+                return Err(refuse("provided IP is already allocated"));
             }
         }
         address
@@ -285,35 +287,6 @@ async fn allocate_address(
     service.set(&["spec", "clusterIP"], address.to_string());
     service.set(&["spec", "clusterIPs"], vec![Tree::from(address.to_string())]);
     Ok(())
-}
-
-const fn other(family: &str) -> &'static str {
-    if matches!(family.as_bytes(), b"IPv4") { "IPv6" } else { "IPv4" }
-}
-
-/// This cluster has one family; what requires another cannot be.
-fn check_families(writer: &Writer<'_>, service: &Tree, name: &str, family: &str) -> ApiResult<()> {
-    if is_headless(service) {
-        return Ok(());
-    }
-    if service.str_at(&["spec", "ipFamilyPolicy"]) == "RequireDualStack" {
-        return Err(invalid(
-            writer.subject,
-            name,
-            "spec.ipFamilyPolicy",
-            "Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services".into(),
-        ));
-    }
-    let wrong = service.list_at(&["spec", "ipFamilies"]).iter().filter_map(Tree::as_str).find(|one| *one != family);
-    match wrong {
-        None => Ok(()),
-        Some(wrong) => Err(invalid(
-            writer.subject,
-            name,
-            "spec.ipFamilies[0]",
-            format!("Invalid value: {wrong:?}: not configured on this cluster"),
-        )),
-    }
 }
 
 /// Takes the ports that the client chose.
@@ -386,33 +359,4 @@ pub async fn release(server: &ApiServer, old: &Tree, new: Option<&Tree>) {
     for port in ports_of(old).difference(&kept) {
         addresses::release_port(server, *port).await;
     }
-}
-
-/// Gives back what no Service holds any more: a crash between a record and its Service leaves one.
-///
-/// # Errors
-/// When the store fails.
-pub async fn repair(server: &ApiServer) -> ApiResult<()> {
-    let mut held_addresses = BTreeSet::new();
-    let mut held_ports = BTreeSet::new();
-    for item in server.collection("", "services").list("").await? {
-        let service = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
-        held_addresses.extend(addresses_of(&service));
-        held_ports.extend(ports_of(&service));
-    }
-    for item in server.collection("networking.k8s.io", "ipaddresses").list("").await? {
-        let object = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
-        let ours = meta::label(&object, "ipaddress.kubernetes.io/managed-by") == Some("ipallocator.k8s.io");
-        if let Some(address) =
-            meta::name(&object).parse().ok().filter(|address| ours && !held_addresses.contains(address))
-        {
-            addresses::release_address(server, address).await;
-        }
-    }
-    for item in server.collection("skiff.internal", "nodeports").list("").await? {
-        if let Some(port) = item.place().1.parse().ok().filter(|port| !held_ports.contains(port)) {
-            addresses::release_port(server, port).await;
-        }
-    }
-    Ok(())
 }

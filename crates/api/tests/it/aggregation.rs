@@ -13,35 +13,16 @@ use skiff_api::Config;
 use skiff_api::aggregation::Settings;
 use skiff_api::authn::UserInfo;
 use skiff_api::serve::{TlsMaterial, tls_config};
-use skiff_object::{Tree, json};
+use skiff_object::Tree;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::backend::{self, Answer, Network, full};
 use crate::support::{ADMIN_TOKEN, Api, api, api_of};
 use crate::tls::{self, Pki};
+use crate::watching::until;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const WARDLE: &str = "/apis/wardle.example.com/v1alpha1";
-
-/// Waits until an object is as `wanted`, by watching it.
-async fn until(api: &Api, collection: &str, name: &str, wanted: impl Fn(&Tree) -> bool) -> Tree {
-    let path = format!("{collection}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion=0");
-    let mut events = api.open(Method::GET, &path, &[], b"").await.into_body().into_stream();
-    let mut buffer = Vec::new();
-    loop {
-        let chunk = tokio::time::timeout(std::time::Duration::from_secs(20), events.next()).await;
-        buffer.extend_from_slice(&chunk.expect("the object never became what is wanted").unwrap().unwrap());
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            let event = json::decode_untyped(&line).unwrap();
-            let mut object = event.get("object").cloned().unwrap_or_default();
-            object.set(&["event"], event.str_at(&["type"]));
-            if wanted(&object) {
-                return object;
-            }
-        }
-    }
-}
 
 fn available(object: &Tree) -> String {
     let conditions = object.list_at(&["status", "conditions"]);
