@@ -16,7 +16,7 @@ use skiff_kinds::Registry;
 use skiff_object::{Tree, json};
 
 use crate::errors::{ApiError, ApiResult};
-use crate::meta;
+use crate::{meta, resource_metrics};
 use crate::outbound::{Address, Credentials, Target, Trust};
 use crate::server::ApiServer;
 
@@ -39,6 +39,8 @@ pub struct Settings {
     /// The certificate chain and key, PEM, by which aggregated servers know this one: the
     /// front-proxy client (`--proxy-client-cert-file`, `--proxy-client-key-file`).
     pub client_certificate: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether this server answers `metrics.k8s.io` itself, as long as nobody else does.
+    pub resource_metrics: bool,
 }
 
 /// What a server knows of aggregation.
@@ -147,6 +149,11 @@ impl Aggregator {
         self.documents.lock().get(name).cloned()
     }
 
+    /// Whether an APIService is there and this server itself stands behind it.
+    pub(crate) fn is_local(&self, name: &str) -> bool {
+        self.table.load().services.get(name).is_some_and(|service| service.remote.is_none())
+    }
+
     /// The remote server that a path belongs to.
     pub(crate) fn serving(&self, path: &str) -> Option<Arc<Service>> {
         let table = self.table.load();
@@ -209,14 +216,17 @@ pub(crate) fn own_groups(registry: &Registry) -> Vec<Group> {
 pub(crate) fn groups(server: &ApiServer) -> Vec<Group> {
     let table = server.aggregator.table();
     let mut groups = own_groups(&server.registry());
+    if resource_metrics::is_served(server) {
+        let version = Version { name: resource_metrics::VERSION.to_owned(), remote: None };
+        table.put_in_place(&mut groups, Group { name: resource_metrics::GROUP.to_owned(), versions: vec![version] });
+    }
     for service in table.remotes.values() {
         let version = Version { name: service.version.clone(), remote: Some(Arc::clone(service)) };
         match groups.iter_mut().find(|group| group.name == service.group) {
             Some(group) => group.take_in(version, &table),
             None => {
-                let rank = table.rank(&service.group);
-                let at = groups.iter().position(|group| table.rank(&group.name) > rank).unwrap_or(groups.len());
-                groups.insert(at, Group { name: service.group.clone(), versions: vec![version] });
+                let group = Group { name: service.group.clone(), versions: vec![version] };
+                table.put_in_place(&mut groups, group);
             }
         }
     }
@@ -229,6 +239,12 @@ impl Table {
         let of_group = self.services.values().filter(|service| service.group == group);
         let priority = of_group.map(|service| service.group_priority).max();
         (Reverse(priority.unwrap_or_else(|| register::priority(group, "").0)), group)
+    }
+
+    fn put_in_place(&self, groups: &mut Vec<Group>, group: Group) {
+        let rank = self.rank(&group.name);
+        let at = groups.iter().position(|one| self.rank(&one.name) > rank).unwrap_or(groups.len());
+        groups.insert(at, group);
     }
 
     fn version_rank(&self, group: &str, version: &str) -> (Reverse<i64>, Reverse<(u8, u32, u32)>) {

@@ -11,6 +11,7 @@ use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::ApiResult;
 use crate::negotiate::{self, Offer};
+use crate::resource_metrics;
 use crate::respond;
 use crate::routes;
 use crate::server::ApiServer;
@@ -155,6 +156,9 @@ pub fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Res
         ["api", "v1"] => resource_list(&registry, "", "v1").map(|list| (list, "APIResourceList")),
         ["apis"] => Some((group_list_of(&aggregation::groups(server)), "APIGroupList")),
         ["apis", group] => find_group(&aggregation::groups(server), group).map(|found| (found, "APIGroup")),
+        ["apis", group, version] if resource_metrics::handles(server, group, version) => {
+            Some((resource_metrics::resource_list(), "APIResourceList"))
+        }
         ["apis", group, version] => resource_list(&registry, group, version).map(|list| (list, "APIResourceList")),
         _ => None,
     };
@@ -311,6 +315,9 @@ fn aggregated_of(server: &ApiServer, registry: &Registry, groups: &[Group], name
 }
 
 fn own_version(registry: &Registry, group: &str, version: &str) -> Tree {
+    if (group, version) == (resource_metrics::GROUP, resource_metrics::VERSION) {
+        return version_discovery(version, Some(resource_metrics::discovery()), "Current");
+    }
     let resources = registry.group_version(group, version).map(|kind| resource_discovery(kind.as_ref()));
     version_discovery(version, Some(Tree::List(resources.collect())), "Current")
 }

@@ -59,6 +59,7 @@ pub mod outbound;
 pub mod proxy;
 pub mod registry;
 pub mod request;
+mod resource_metrics;
 pub mod respond;
 pub mod reviews;
 pub mod routes;

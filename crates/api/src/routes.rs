@@ -11,7 +11,7 @@ use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
 use crate::server::ApiServer;
 use crate::verbs::{self, Subject};
-use crate::{aggregation, discovery, openapi, respond, reviews, subresources};
+use crate::{aggregation, discovery, openapi, resource_metrics, respond, reviews, subresources};
 
 /// Answers a request that is authenticated and authorized.
 pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Response<Body>> {
@@ -26,6 +26,9 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Respons
     }
     let registry = server.registry();
     let info = &call.info;
+    if resource_metrics::handles(server, &info.group, &info.version) {
+        return resource_metrics::answer(server, &call).await;
+    }
     let Some(kind) = registry.resource(&info.group, &info.version, &info.resource) else {
         return Ok(no_such_page());
     };

@@ -144,6 +144,7 @@ pub struct ApiServer {
     pub(crate) collections: Arc<Collections>,
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) aggregator: crate::aggregation::Aggregator,
+    pub(crate) resource_metrics: crate::resource_metrics::ResourceMetrics,
     pub(crate) tokens: Tokens,
     pub(crate) authn: Authentication,
     pub(crate) admission: Admission,
@@ -190,6 +191,7 @@ impl ApiServer {
             authn,
             admission: Admission::new(&config.admission)?,
             aggregator: crate::aggregation::Aggregator::default(),
+            resource_metrics: crate::resource_metrics::ResourceMetrics::default(),
             health: Health::default(),
             audit,
             flow_control: FlowControl::new(

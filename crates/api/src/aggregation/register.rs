@@ -12,7 +12,7 @@ use skiff_store::Revision;
 use super::{GROUP, PLURAL};
 use crate::authn::{MASTERS, UserInfo};
 use crate::errors::{ApiError, ApiResult};
-use crate::meta;
+use crate::{meta, resource_metrics};
 use crate::server::ApiServer;
 
 /// Says that an APIService is ours, and how.
@@ -54,7 +54,8 @@ const GROUPS: [(&str, i64); 24] = [
 ];
 
 /// `versionPriority` where it is not what [`version_priority`] says.
-const VERSIONS: [(&str, &str, i64); 7] = [
+const VERSIONS: [(&str, &str, i64); 8] = [
+    ("metrics.k8s.io", "v1beta1", 100),
     ("", "v1", 1),
     ("autoscaling", "v2", 30),
     ("flowcontrol.apiserver.k8s.io", "v1", 21),
@@ -104,6 +105,9 @@ pub(crate) fn own(server: &ApiServer) -> Vec<Tree> {
         if group != GROUP {
             services.extend(versions.iter().map(|version| local(group, version, ON_START)));
         }
+    }
+    if server.config.aggregation.resource_metrics {
+        services.push(local(resource_metrics::GROUP, resource_metrics::VERSION, ON_START));
     }
     services
 }

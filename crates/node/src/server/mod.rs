@@ -220,6 +220,7 @@ async fn route(node: &Arc<Node>, request: Request<Incoming>) -> Answer {
         ["runningpods"] if get => pods(node, |handle| handle.observed().any_running()),
         ["stats", "summary"] if get => stats::summary(node).await,
         ["metrics", "resource"] if get => stats::resource_metrics(node).await,
+        ["metrics", "cadvisor"] if get => stats::cadvisor(node).await,
         ["metrics"] if get => stats::metrics(node),
         ["containerLogs", namespace, pod, container] if get => {
             container_logs(node, namespace, pod, container, &query).await

@@ -1,10 +1,11 @@
 //! Statistics: `/stats/summary`, `/metrics/resource`, `/metrics`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use skiff_base::Timestamp;
 use skiff_runtime::cri;
 
 use super::{Answer, full};
@@ -42,10 +43,34 @@ fn working_set(stats: &cri::ContainerStats) -> u64 {
     value(stats.memory.as_ref().and_then(|memory| memory.working_set_bytes.as_ref()))
 }
 
+/// When each container of the node was started, by its id in the runtime.
+fn starts(node: &Node) -> HashMap<String, Timestamp> {
+    let mut starts = HashMap::new();
+    for handle in node.pods.lock().values() {
+        for container in &handle.observed().containers {
+            starts.insert(container.id.clone(), container.started_at);
+        }
+    }
+    starts
+}
+
+fn start_of(stats: &cri::ContainerStats, starts: &HashMap<String, Timestamp>) -> Option<Timestamp> {
+    let id = &stats.attributes.as_ref()?.id;
+    starts.get(id).copied().filter(|started| *started > Timestamp::from_secs(0))
+}
+
+/// When the machine was started.
+fn boot_time() -> Option<Timestamp> {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    line.trim().parse().ok().map(Timestamp::from_secs)
+}
+
 /// `/stats/summary`.
 pub(super) async fn summary(node: &Node) -> Answer {
     let now = crate::pod::to_time(node.clock.now());
     let stats = container_stats(node).await;
+    let starts = starts(node);
     let mut pods: BTreeMap<String, (Value, Vec<Value>, u64, u64)> = BTreeMap::new();
     for one in &stats {
         let identity =
@@ -53,7 +78,7 @@ pub(super) async fn summary(node: &Node) -> Answer {
         let entry = pods.entry(label(one, POD_UID).to_owned()).or_insert_with(|| (identity, Vec::new(), 0, 0));
         entry.2 += cpu_nanos(one);
         entry.3 += working_set(one);
-        entry.1.push(container(one, &now));
+        entry.1.push(container(one, start_of(one, &starts), &now));
     }
     let pods: Vec<Value> = pods
         .into_values()
@@ -69,11 +94,12 @@ pub(super) async fn summary(node: &Node) -> Answer {
     super::json(&json!({"node": machine(node, &now), "pods": pods}))
 }
 
-fn container(stats: &cri::ContainerStats, now: &impl serde::Serialize) -> Value {
+fn container(stats: &cri::ContainerStats, started: Option<Timestamp>, now: &impl serde::Serialize) -> Value {
     let memory = stats.memory.unwrap_or_default();
     let cpu = stats.cpu.unwrap_or_default();
     json!({
         "name": label(stats, CONTAINER_NAME),
+        "startTime": started.map(crate::pod::to_time),
         "cpu": {
             "time": now,
             "usageNanoCores": value(cpu.usage_nano_cores.as_ref()),
@@ -103,6 +129,7 @@ fn machine(node: &Node, now: &impl serde::Serialize) -> Value {
     };
     json!({
         "nodeName": node.config.name,
+        "startTime": boot_time().map(crate::pod::to_time),
         "cpu": {"time": now, "usageCoreNanoSeconds": machine_cpu_nanos()},
         "memory": {
             "time": now,
@@ -158,6 +185,7 @@ pub(super) async fn resource_metrics(node: &Node) -> Answer {
     series("container_memory_working_set_bytes", "gauge", "Working set of the container in bytes", &|one| {
         working_set(one) as f64
     });
+    resource_totals(&mut out, &stats, &starts(node), now_ms);
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let used = (node.machine.memory_bytes - meminfo(&memory, "MemAvailable:").unwrap_or(0)).max(0);
     let _ = writeln!(out, "# HELP node_cpu_usage_seconds_total [STABLE] CPU time used by the node in seconds");
@@ -166,6 +194,89 @@ pub(super) async fn resource_metrics(node: &Node) -> Answer {
     let _ = writeln!(out, "# HELP node_memory_working_set_bytes [STABLE] Working set of the node in bytes");
     let _ = writeln!(out, "# TYPE node_memory_working_set_bytes gauge");
     let _ = writeln!(out, "node_memory_working_set_bytes {used} {now_ms}");
+    let _ = writeln!(out, "# HELP resource_scrape_error [STABLE] 1 if there was an error while getting the numbers");
+    let _ = writeln!(out, "# TYPE resource_scrape_error gauge\nresource_scrape_error 0");
+    full(StatusCode::OK, METRICS, out)
+}
+
+/// Starts of containers, and what their pods use together.
+fn resource_totals(
+    out: &mut String,
+    stats: &[cri::ContainerStats],
+    starts: &HashMap<String, Timestamp>,
+    now_ms: i64,
+) {
+    const STARTED: &str = "container_start_time_seconds";
+    let _ = writeln!(out, "# HELP {STARTED} [STABLE] Start of the container since the epoch in seconds");
+    let _ = writeln!(out, "# TYPE {STARTED} gauge");
+    let mut pods: BTreeMap<(&str, &str), (f64, u64)> = BTreeMap::new();
+    for one in stats {
+        let (container, namespace, pod) = (label(one, CONTAINER_NAME), label(one, POD_NAMESPACE), label(one, POD_NAME));
+        if let Some(started) = start_of(one, starts) {
+            let seconds = started.as_nanos() as f64 / 1e9;
+            let _ = writeln!(
+                out,
+                "{STARTED}{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\"}} {seconds} {now_ms}"
+            );
+        }
+        let entry = pods.entry((namespace, pod)).or_default();
+        entry.0 += cpu_nanos(one) as f64 / 1e9;
+        entry.1 += working_set(one);
+    }
+    let _ = writeln!(out, "# HELP pod_cpu_usage_seconds_total [STABLE] CPU time used by the pod in seconds");
+    let _ = writeln!(out, "# TYPE pod_cpu_usage_seconds_total counter");
+    for ((namespace, pod), (seconds, _)) in &pods {
+        let _ = writeln!(
+            out,
+            "pod_cpu_usage_seconds_total{{namespace=\"{namespace}\",pod=\"{pod}\"}} {seconds} {now_ms}"
+        );
+    }
+    let _ = writeln!(out, "# HELP pod_memory_working_set_bytes [STABLE] Working set of the pod in bytes");
+    let _ = writeln!(out, "# TYPE pod_memory_working_set_bytes gauge");
+    for ((namespace, pod), (_, bytes)) in &pods {
+        let _ = writeln!(
+            out,
+            "pod_memory_working_set_bytes{{namespace=\"{namespace}\",pod=\"{pod}\"}} {bytes} {now_ms}"
+        );
+    }
+}
+
+/// `/metrics/cadvisor`: what cAdvisor would say, as far as the runtime tells it.
+pub(super) async fn cadvisor(node: &Node) -> Answer {
+    type Of = fn(&cri::ContainerStats) -> f64;
+    const SERIES: [(&str, &str, &str, Of); 5] = [
+        ("container_cpu_usage_seconds_total", "counter", "CPU time used in seconds", |one| cpu_nanos(one) as f64 / 1e9),
+        ("container_memory_usage_bytes", "gauge", "Memory used in bytes, caches included", |one| {
+            value(one.memory.as_ref().and_then(|memory| memory.usage_bytes.as_ref())) as f64
+        }),
+        ("container_memory_working_set_bytes", "gauge", "Working set in bytes", |one| working_set(one) as f64),
+        ("container_memory_rss", "gauge", "Resident memory in bytes", |one| {
+            value(one.memory.as_ref().and_then(|memory| memory.rss_bytes.as_ref())) as f64
+        }),
+        ("container_fs_usage_bytes", "gauge", "Bytes of the writable layer", |one| {
+            value(one.writable_layer.as_ref().and_then(|layer| layer.used_bytes.as_ref())) as f64
+        }),
+    ];
+    let stats = container_stats(node).await;
+    let now_ms = node.clock.now().as_nanos() / 1_000_000;
+    let mut out = String::new();
+    for (name, kind, help, of) in SERIES {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for one in &stats {
+            let id = one.attributes.as_ref().map_or("", |attributes| attributes.id.as_str());
+            let (container, namespace, pod) =
+                (label(one, CONTAINER_NAME), label(one, POD_NAMESPACE), label(one, POD_NAME));
+            let _ = writeln!(
+                out,
+                "{name}{{container=\"{container}\",id=\"{id}\",name=\"{id}\",namespace=\"{namespace}\",pod=\"{pod}\"}} {} {now_ms}",
+                of(one)
+            );
+        }
+    }
+    let _ = writeln!(out, "# HELP machine_memory_bytes Memory of the machine in bytes\n# TYPE machine_memory_bytes gauge");
+    let _ = writeln!(out, "machine_memory_bytes {}", node.machine.memory_bytes);
+    let _ = writeln!(out, "# HELP machine_cpu_cores Processors of the machine\n# TYPE machine_cpu_cores gauge");
+    let _ = writeln!(out, "machine_cpu_cores {}", node.machine.cpu_milli as f64 / 1e3);
     full(StatusCode::OK, METRICS, out)
 }
 

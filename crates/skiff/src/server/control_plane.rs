@@ -128,6 +128,7 @@ impl ControlPlane {
                     parts.front_proxy.client.certificate.into_bytes(),
                     parts.front_proxy.client.key.into_bytes(),
                 )),
+                resource_metrics: true,
             },
             advertise: parts.advertise,
             service_cidr: parts.service_cidr,
