@@ -16,9 +16,9 @@ use skiff_kinds::Registry;
 use skiff_object::{Tree, json};
 
 use crate::errors::{ApiError, ApiResult};
-use crate::{meta, resource_metrics};
 use crate::outbound::{Address, Credentials, Target, Trust};
 use crate::server::ApiServer;
+use crate::{meta, resource_metrics};
 
 pub(crate) mod check;
 pub(crate) mod documents;

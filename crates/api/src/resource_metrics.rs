@@ -169,7 +169,9 @@ pub(crate) async fn answer(server: &Arc<ApiServer>, call: &Call) -> ApiResult<Re
     if info.parts.len() > 2 || (!namespaced && !info.namespace.is_empty()) {
         return Ok(routes::no_such_page());
     }
-    if !matches!((info.verb, named), ("get", true) | ("list", false)) || (named && namespaced && info.namespace.is_empty()) {
+    if !matches!((info.verb, named), ("get", true) | ("list", false))
+        || (named && namespaced && info.namespace.is_empty())
+    {
         return Err(ApiError::method_not_allowed());
     }
     let form = negotiate::accept(&call.headers, &call.query, Offer::CUSTOM)?;

@@ -12,8 +12,8 @@ use skiff_store::Revision;
 use super::{GROUP, PLURAL};
 use crate::authn::{MASTERS, UserInfo};
 use crate::errors::{ApiError, ApiResult};
-use crate::{meta, resource_metrics};
 use crate::server::ApiServer;
+use crate::{meta, resource_metrics};
 
 /// Says that an APIService is ours, and how.
 pub(crate) const MANAGED_LABEL: &str = "kube-aggregator.kubernetes.io/automanaged";

@@ -145,8 +145,12 @@ async fn world() -> World {
     let (certificate, key) = pki.issue("front-proxy-client", &[]);
     let client_certificate = Some((certificate.pem().into_bytes(), key.serialize_pem().into_bytes()));
     let dialer = network.clone();
-    let api =
-        api_of(|config| Config { dialer: Some(dialer), aggregation: Settings { client_certificate, ..Settings::default() }, ..config }).await;
+    let api = api_of(|config| Config {
+        dialer: Some(dialer),
+        aggregation: Settings { client_certificate, ..Settings::default() },
+        ..config
+    })
+    .await;
     let authority = Pki::new();
     let mut params = rcgen::CertificateParams::new(vec!["api.wardle.svc".into()]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();

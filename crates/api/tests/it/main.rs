@@ -18,6 +18,7 @@ mod node_authorizer;
 mod outbound;
 mod proxy;
 mod remote;
+mod resource_metrics;
 mod services;
 mod support;
 mod tls;

@@ -200,12 +200,7 @@ pub(super) async fn resource_metrics(node: &Node) -> Answer {
 }
 
 /// Starts of containers, and what their pods use together.
-fn resource_totals(
-    out: &mut String,
-    stats: &[cri::ContainerStats],
-    starts: &HashMap<String, Timestamp>,
-    now_ms: i64,
-) {
+fn resource_totals(out: &mut String, stats: &[cri::ContainerStats], starts: &HashMap<String, Timestamp>, now_ms: i64) {
     const STARTED: &str = "container_start_time_seconds";
     let _ = writeln!(out, "# HELP {STARTED} [STABLE] Start of the container since the epoch in seconds");
     let _ = writeln!(out, "# TYPE {STARTED} gauge");
@@ -226,18 +221,14 @@ fn resource_totals(
     let _ = writeln!(out, "# HELP pod_cpu_usage_seconds_total [STABLE] CPU time used by the pod in seconds");
     let _ = writeln!(out, "# TYPE pod_cpu_usage_seconds_total counter");
     for ((namespace, pod), (seconds, _)) in &pods {
-        let _ = writeln!(
-            out,
-            "pod_cpu_usage_seconds_total{{namespace=\"{namespace}\",pod=\"{pod}\"}} {seconds} {now_ms}"
-        );
+        let _ =
+            writeln!(out, "pod_cpu_usage_seconds_total{{namespace=\"{namespace}\",pod=\"{pod}\"}} {seconds} {now_ms}");
     }
     let _ = writeln!(out, "# HELP pod_memory_working_set_bytes [STABLE] Working set of the pod in bytes");
     let _ = writeln!(out, "# TYPE pod_memory_working_set_bytes gauge");
     for ((namespace, pod), (_, bytes)) in &pods {
-        let _ = writeln!(
-            out,
-            "pod_memory_working_set_bytes{{namespace=\"{namespace}\",pod=\"{pod}\"}} {bytes} {now_ms}"
-        );
+        let _ =
+            writeln!(out, "pod_memory_working_set_bytes{{namespace=\"{namespace}\",pod=\"{pod}\"}} {bytes} {now_ms}");
     }
 }
 
@@ -273,7 +264,8 @@ pub(super) async fn cadvisor(node: &Node) -> Answer {
             );
         }
     }
-    let _ = writeln!(out, "# HELP machine_memory_bytes Memory of the machine in bytes\n# TYPE machine_memory_bytes gauge");
+    let _ =
+        writeln!(out, "# HELP machine_memory_bytes Memory of the machine in bytes\n# TYPE machine_memory_bytes gauge");
     let _ = writeln!(out, "machine_memory_bytes {}", node.machine.memory_bytes);
     let _ = writeln!(out, "# HELP machine_cpu_cores Processors of the machine\n# TYPE machine_cpu_cores gauge");
     let _ = writeln!(out, "machine_cpu_cores {}", node.machine.cpu_milli as f64 / 1e3);
