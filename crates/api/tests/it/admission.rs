@@ -33,11 +33,7 @@ async fn services_get_addresses_that_nobody_else_has() {
     let taken = api.post(SERVICES, &service("b", ",\"clusterIP\":\"10.96.0.10\"")).await.line();
     assert!(taken.ends_with("failed to allocate IP 10.96.0.10: provided IP is already allocated"), "{taken}");
     let outside = api.post(SERVICES, &service("b", ",\"clusterIP\":\"10.97.0.10\"")).await.line();
-    assert!(
-        outside
-            .contains("the provided network does not match the current range. The range of valid IPs is 10.96.0.0/16"),
-        "{outside}"
-    );
+    assert!(outside.ends_with("the provided network does not match the current range"), "{outside}");
     let headless = api.post(SERVICES, &service("h", ",\"clusterIP\":\"None\"")).await;
     assert_eq!(headless.at(&["spec", "clusterIPs"]), "[\"None\"]");
     api.delete(&format!("{SERVICES}/a")).await;
