@@ -21,7 +21,7 @@ use crate::request::RequestInfo;
 use crate::serve::Peer;
 use crate::server::ApiServer;
 use crate::trail::Trail;
-use crate::{flow_control, respond, routes};
+use crate::{flow_control, respond, routes, traces};
 
 /// Warnings in one answer; what is beyond tells a client nothing new.
 const WARNINGS_MAX: usize = 64;
@@ -120,6 +120,12 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     let trail = Arc::<Trail>::default();
     let annotations = Arc::<Mutex<BTreeMap<String, String>>>::default();
     let audit_id = audit_id(server, &head.headers);
+    if matches!(peer, Peer::Remote { .. })
+        && let Some(mut refusal) = server.closing.refusal()
+    {
+        finish(&mut refusal, &audit_id, &[]);
+        return refusal;
+    }
     let _ = trail.audit_id.set(audit_id.clone());
     let call = Call {
         info: Arc::new(info),
@@ -139,7 +145,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     let accepted = respond::ErrorForm::of(&call);
     let asked = Asked::of(&call);
     let _inflight = (!call.is_long_running()).then(|| server.metrics.inflight(asked.is_mutating()));
-    let (outcome, panicked) = match AssertUnwindSafe(answer(server, call, peer)).catch_unwind().await {
+    let (outcome, panicked) = match AssertUnwindSafe(answer(server, call, peer, began)).catch_unwind().await {
         Ok(outcome) => (outcome, false),
         Err(_) => {
             tracing::error!(path = asked.path(), "request panicked");
@@ -149,34 +155,88 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     let mut response = outcome.unwrap_or_else(|error| respond::error(&error, &accepted));
     finish(&mut response, &audit_id, &warnings.lock());
     trail.mark(&mut response);
+    if panicked {
+        response = respond::text(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "This request caused apiserver to panic. Look in the logs for details.\n",
+        );
+        finish(&mut response, &audit_id, &[]);
+    }
+    if let Some(policy) = &server.transport_security {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, policy.clone());
+    }
     if let Some(recording) = trail.recording.get() {
         annotations.lock().iter().for_each(|(key, value)| recording.annotate(key, value));
         recording.answered(&mut response, panicked).await;
     }
     respond::compress(&mut response, encodings.as_ref());
+    if let Some(trace) = trail.trace.get() {
+        let attributes = vec![
+            ("http.request.method", asked.method().to_owned()),
+            ("url.path", asked.path().to_owned()),
+            ("http.response.status_code", response.status().as_u16().to_string()),
+            ("audit-id", audit_id.to_str().unwrap_or("").to_owned()),
+        ];
+        server.traces.end(trace, asked.span_name(), attributes, response.status().is_server_error());
+    }
     server.metrics.answered(server, &asked, server.clock().instant() - began, &mut response);
     response
 }
 
-async fn answer(server: &Arc<ApiServer>, mut call: Call, peer: Peer) -> ApiResult<Response<Body>> {
+async fn answer(
+    server: &Arc<ApiServer>,
+    mut call: Call,
+    peer: Peer,
+    began: tokio::time::Instant,
+) -> ApiResult<Response<Body>> {
     let authenticated = authenticate(server, &mut call, &peer).await;
     server.metrics.authenticated(authenticated.as_deref().ok());
     server.audit.begin(&call, authenticated.as_deref().ok()).await?;
     call.user = authenticated?;
+    let trace = server.traces.begin(&call.headers, &call.user, server.clock().instant() - began);
+    if let Some(trace) = &trace {
+        let _ = call.trail.trace.set(Arc::clone(trace));
+    }
+    traces::within(trace, authenticated_answer(server, call)).await
+}
+
+/// Answers a request of which it is known who sends it.
+async fn authenticated_answer(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Response<Body>> {
     impersonate(server, &mut call).await?;
     let longest = server.config.limits.request_timeout;
     let deadline = if call.is_long_running() { longest } else { deadline(&call, longest)? };
-    let _seat = match flow_control::enter(server, &call, deadline).await {
+    let waiting = traces::span("Priority and fairness");
+    let entered = flow_control::enter(server, &call, deadline).await;
+    drop(waiting);
+    let _seat = match entered {
         Ok(seat) => seat,
         Err(refusal) => return Ok(refusal),
     };
+    let authorizing = traces::span("Authorization");
     authorize(server, &call).await?;
+    drop(authorizing);
+    let _serving = traces::span(verb_span(call.info.verb));
     if call.is_long_running() {
         return routes::route(server, call).await;
     }
     match tokio::time::timeout(deadline, routes::route(server, call)).await {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
+    }
+}
+
+/// The name of the span around a verb, as upstream has it.
+fn verb_span(verb: &str) -> &'static str {
+    match verb {
+        "get" => "Get",
+        "list" => "List",
+        "watch" => "Watch",
+        "create" => "Create",
+        "update" => "Update",
+        "patch" => "Patch",
+        "delete" => "Delete",
+        "deletecollection" => "DeleteCollection",
+        _ => "Handle",
     }
 }
 

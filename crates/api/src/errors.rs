@@ -285,8 +285,10 @@ impl ApiError {
     }
 
     /// 504.
-    pub fn timeout(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    pub fn timeout(message: impl fmt::Display) -> Self {
+        let mut error = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", format!("Timeout: {message}"));
+        error.details = Some(Box::default());
+        error
     }
 
     /// 429.
@@ -412,6 +414,7 @@ mod tests {
              please apply your changes to the latest version and try again"
         );
         assert_eq!(ApiError::forbidden(PODS, "", "no").message, "pods is forbidden: no");
+        assert_eq!(ApiError::timeout("too late").message, "Timeout: too late");
     }
 
     #[test]

@@ -98,12 +98,12 @@ mod tests {
     fn the_current_context_gives_server_trust_and_credentials() {
         let text = "apiVersion: v1\nkind: Config\ncurrent-context: b\ncontexts:\n- {name: a, context: {cluster: x}}\n\
             - {name: b, context: {cluster: y, user: u}}\nclusters:\n- {name: x, cluster: {server: 'https://x'}}\n\
-            - {name: y, cluster: {server: 'https://y/z', certificate-authority-data: Y2E=, tls-server-name: n}}\n\
+            - {name: y, cluster: {server: 'https://y/z', certificate-authority-data: Y2E=, tls-server-name: other}}\n\
             users:\n- {name: u, user: {token: t}}\n";
         let target = target(text.as_bytes(), std::path::Path::new("/")).unwrap();
         assert_eq!(target.address, Address::Url("https://y/z".into()));
         assert_eq!(target.trust, Trust::Authorities(b"ca".to_vec()));
-        assert_eq!(target.server_name.as_deref(), Some("n"));
+        assert_eq!(target.server_name.as_deref(), Some("other"));
         assert_eq!(target.credentials.token.as_deref(), Some("t"));
     }
 

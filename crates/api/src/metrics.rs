@@ -86,6 +86,7 @@ impl Default for Metrics {
 
 /// What is kept of a request until its answer is counted.
 pub struct Asked {
+    method: http::Method,
     info: Arc<RequestInfo>,
     is_dry_run: bool,
     is_apply: bool,
@@ -96,6 +97,7 @@ impl Asked {
     pub fn of(call: &Call) -> Self {
         let content = call.headers.get(http::header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
         Self {
+            method: call.method.clone(),
             info: Arc::clone(&call.info),
             is_dry_run: call.query.contains("dryRun=All"),
             is_apply: call.info.verb == "patch" && content.starts_with(b"application/apply-patch"),
@@ -105,6 +107,16 @@ impl Asked {
     /// The path that was asked for.
     pub fn path(&self) -> &str {
         &self.info.path
+    }
+
+    /// The method of the request.
+    pub fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    /// What a trace calls the request.
+    pub(crate) fn span_name(&self) -> String {
+        crate::traces::name(&self.method, &self.info)
     }
 
     /// Whether the request may change something.
@@ -295,6 +307,7 @@ pub fn answer(server: &ApiServer) -> Response<Body> {
     crate::flow_control::page::write(&mut page, &server.flow_control);
     storage(&mut page, server);
     build_info(&mut page, &server.config.build);
+    features(&mut page);
     process::write(&mut page);
     respond::whole(StatusCode::OK, page.finish(), "text/plain; version=0.0.4; charset=utf-8")
 }
@@ -307,6 +320,53 @@ fn audit(page: &mut Page, server: &ApiServer) {
     let levels = counts.levels.each_ref().map(counter);
     by_label(page, Name::AuditLevels, "level", ["None", "Metadata", "Request", "RequestResponse"], &levels);
     single(page, Name::AuditRejected, counter(&counts.rejected));
+}
+
+/// Answers `/metrics/slis`: how the health checks went.
+pub fn slis(server: &ApiServer) -> Response<Body> {
+    let counts = server.health.counts();
+    let mut page = Page::default();
+    let labels = |endpoint: &str, name: &str, status: Option<&str>| {
+        let mut labels = String::new();
+        push_label(&mut labels, "name", name);
+        if let Some(status) = status {
+            push_label(&mut labels, "status", status);
+        }
+        push_label(&mut labels, "type", endpoint);
+        labels
+    };
+    page.begin(Name::Healthcheck);
+    for ((endpoint, name), count) in &counts {
+        page.value(Name::Healthcheck, &labels(endpoint, name, None), if count.is_well { 1.0 } else { 0.0 });
+    }
+    page.begin(Name::Healthchecks);
+    for ((endpoint, name), count) in &counts {
+        for (status, value) in [("error", count.errors), ("success", count.successes)] {
+            if value > 0 {
+                page.value(Name::Healthchecks, &labels(endpoint, name, Some(status)), value as f64);
+            }
+        }
+    }
+    respond::whole(StatusCode::OK, page.finish(), "text/plain; version=0.0.4; charset=utf-8")
+}
+
+/// Feature gates that clients ask about and that are on here, with their stage in v1.36.
+const FEATURES: [(&str, &str); 5] = [
+    ("AnonymousAuthConfigurableEndpoints", ""),
+    ("ConsistentListFromCache", ""),
+    ("SizeBasedListCostEstimate", "BETA"),
+    ("StructuredAuthenticationConfiguration", ""),
+    ("WatchList", "BETA"),
+];
+
+fn features(page: &mut Page) {
+    page.begin(Name::FeatureEnabled);
+    for (name, stage) in FEATURES {
+        let mut labels = String::new();
+        push_label(&mut labels, "name", name);
+        push_label(&mut labels, "stage", stage);
+        page.value(Name::FeatureEnabled, &labels, 1.0);
+    }
 }
 
 fn requests(page: &mut Page, server: &ApiServer) {

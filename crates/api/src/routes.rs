@@ -9,6 +9,7 @@ use skiff_kinds::{Kind, Verb};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
+use crate::health::Question;
 use crate::server::ApiServer;
 use crate::verbs::{self, Subject};
 use crate::{aggregation, discovery, openapi, resource_metrics, respond, reviews, subresources};
@@ -22,7 +23,7 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Respons
         if let Some(service) = openapi::remote(server, &call) {
             return aggregation::pass::pass(server, call, &service).await;
         }
-        return path(server, &call);
+        return path(server, &call).await;
     }
     let registry = server.registry();
     let info = &call.info;
@@ -113,18 +114,19 @@ pub fn no_such_page() -> Response<Body> {
     respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-fn path(server: &Arc<ApiServer>, call: &Call) -> ApiResult<Response<Body>> {
+async fn path(server: &Arc<ApiServer>, call: &Call) -> ApiResult<Response<Body>> {
     let path = call.info.path.as_str();
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed());
     }
-    if let Some(response) = health(server, call) {
+    if let Some(response) = health(server, call).await {
         return Ok(response);
     }
     match path.trim_end_matches('/') {
         "" => Ok(discovery::root(server)),
         "/version" => Ok(respond::json_bytes(discovery::version(&server.config.build))),
         "/metrics" => Ok(crate::metrics::answer(server)),
+        "/metrics/slis" => Ok(crate::metrics::slis(server)),
         "/.well-known/openid-configuration" => {
             Ok(discovery::issuer_answer(discovery::openid_configuration(server), "application/json"))
         }
@@ -150,9 +152,10 @@ fn dump(server: &ApiServer, path: &str) -> Option<Response<Body>> {
     crate::flow_control::debug::answer(&server.flow_control, dump)
 }
 
-fn health(server: &ApiServer, call: &Call) -> Option<Response<Body>> {
-    let mut parts = call.info.path.trim_matches('/').splitn(2, '/');
-    let endpoint = parts.next().filter(|endpoint| matches!(*endpoint, "healthz" | "livez" | "readyz"))?;
-    let stopping = server.config.tasks.shutdown().is_signalled();
-    server.health.answer(endpoint, parts.next().unwrap_or(""), &call.query, stopping)
+async fn health(server: &ApiServer, call: &Call) -> Option<Response<Body>> {
+    let question = Question::parse(&call.info.path, &call.query)?;
+    if server.config.tasks.shutdown().is_signalled() {
+        server.health.set_stopping();
+    }
+    server.health.answer(question, server.config.store.as_ref()).await
 }

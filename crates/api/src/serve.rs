@@ -31,8 +31,6 @@ use crate::server::ApiServer;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that does not send its request head in this time is cut.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
-/// Streams at once on one connection, upstream's default.
-const HTTP2_STREAMS_MAX: u32 = 250;
 /// Bytes of headers in one request, Go's default of 1 MiB.
 const HEADER_BYTES_MAX: u32 = 1024 * 1024;
 /// Headers in one request.
@@ -213,20 +211,30 @@ async fn connection(
     let certificate =
         stream.get_ref().1.peer_certificates().and_then(|chain| server.authn.inspect(chain)).map(Arc::new);
     let peer = Peer::Remote { address, certificate };
+    let server_limits = server.config.limits.clone();
+    let go_away = Arc::new(tokio::sync::Notify::new());
+    let (chance, leaving) = (server_limits.goaway_chance, Arc::clone(&go_away));
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.clone());
+        if chance > 0.0 && request.version() == http::Version::HTTP_2 && server.random().unit() < chance {
+            // This request and those that run are still answered; the client comes again elsewhere.
+            leaving.notify_one();
+        }
         async move { Ok::<Response<Body>, std::convert::Infallible>(answer(&server, request, peer).await) }
     });
     // HTTP/1.1 may hand its connection on to users that flush once.
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = if is_http2 { Corked::new(stream) } else { Corked::transparent(stream) };
-    let builder = builder();
+    let builder = builder(server_limits.http2_streams_max);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => Some(ended),
-        () = stop.wait() => None,
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break Some(ended),
+            () = go_away.notified() => connection.as_mut().graceful_shutdown(),
+            () = stop.wait() => break None,
+        }
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -243,7 +251,7 @@ async fn connection(
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn builder(streams_max: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -252,7 +260,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_headers(HEADERS_MAX)
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_concurrent_streams(streams_max)
         .max_header_list_size(HEADER_BYTES_MAX)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)

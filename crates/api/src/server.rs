@@ -28,7 +28,9 @@ use crate::metrics::Metrics;
 use crate::outbound::{Outbound, Way};
 use crate::proxy::NodeDialer;
 use crate::serve::{self, Peer};
+use crate::shutdown::{self, Closing};
 use crate::storage::{Collection, Collections};
+use crate::traces::{self, Traces};
 
 /// What a server is made of.
 pub struct Config {
@@ -72,6 +74,10 @@ pub struct Config {
     pub aggregation: crate::aggregation::Settings,
     /// How long requests may take and how many may run.
     pub limits: Limits,
+    /// How the server ends.
+    pub shutdown: shutdown::Settings,
+    /// Where traces of requests go; none are made without.
+    pub tracing: Option<traces::Settings>,
     /// Which of them are written down.
     pub audit: audit::Settings,
     /// Which of them go first.
@@ -114,6 +120,8 @@ impl Config {
             admission: admission::Settings::default(),
             aggregation: crate::aggregation::Settings::default(),
             limits: Limits::default(),
+            shutdown: shutdown::Settings::default(),
+            tracing: None,
             audit: audit::Settings::default(),
             flow_control: flow_control::Settings::default(),
         }
@@ -129,6 +137,9 @@ pub enum StartError {
     /// The audit log cannot be opened.
     #[error("open the audit log: {0}")]
     Audit(std::io::Error),
+    /// The collector of traces cannot be named so.
+    #[error("{0}")]
+    Tracing(String),
     /// What it is told about who may come in is no good.
     #[error(transparent)]
     Authentication(#[from] SettingsError),
@@ -149,6 +160,10 @@ pub struct ApiServer {
     pub(crate) authn: Authentication,
     pub(crate) admission: Admission,
     pub(crate) health: Health,
+    pub(crate) closing: Closing,
+    /// What every answer says of TLS.
+    pub(crate) transport_security: Option<http::HeaderValue>,
+    pub(crate) traces: Traces,
     pub(crate) audit: Audit,
     pub(crate) flow_control: FlowControl,
     pub(crate) metrics: Metrics,
@@ -183,6 +198,11 @@ impl ApiServer {
         let audit = Audit::start(&config.audit, &outbound, &config.clock, config.tasks.group("audit"))
             .map_err(StartError::Audit)?;
         let authn = Authentication::new(&config, &outbound)?;
+        let transport_security = Some(config.limits.strict_transport_security.as_str())
+            .filter(|policy| !policy.is_empty())
+            .and_then(|policy| http::HeaderValue::from_str(policy).ok());
+        let traces = Traces::start(config.tracing.as_ref(), &clock, &random, &config.tasks.group("traces"))
+            .map_err(StartError::Tracing)?;
         Ok(Arc::new(Self {
             registry: ArcSwap::from_pointee(config.registry.clone()),
             collections,
@@ -193,6 +213,9 @@ impl ApiServer {
             aggregator: crate::aggregation::Aggregator::default(),
             resource_metrics: crate::resource_metrics::ResourceMetrics::default(),
             health: Health::default(),
+            closing: Closing::default(),
+            transport_security,
+            traces,
             audit,
             flow_control: FlowControl::new(
                 &config.flow_control,

@@ -240,6 +240,11 @@ impl Collection {
         self.get(namespace, name).await?.ok_or_else(|| ApiError::not_found(self.qualified(), name))
     }
 
+    /// Whether an object is stored in a form that the next write replaces, changed or not.
+    pub async fn is_stale(&self, namespace: &str, name: &str) -> ApiResult<bool> {
+        self.store.is_stale(&self.key(namespace, name)).await.map_err(|error| self.failure(error))
+    }
+
     /// The watch cache: everything that reads more than one object reads it.
     pub fn cache(&self) -> &Cache<Item> {
         &self.cache
@@ -291,6 +296,12 @@ impl Collection {
     }
 
     async fn timed<T>(&self, operation: Operation, work: impl Future<Output = T>) -> T {
+        let _span = crate::traces::span(match operation {
+            Operation::Get => "Get etcd3",
+            Operation::Create => "Create etcd3",
+            Operation::Update => "GuaranteedUpdate etcd3",
+            Operation::Delete => "Delete etcd3",
+        });
         let began = self.clock.instant();
         let outcome = work.await;
         self.timings.0[operation as usize].observe(self.clock.instant() - began);

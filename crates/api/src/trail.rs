@@ -7,6 +7,7 @@ use http::{HeaderValue, Response};
 use crate::audit::Recording;
 use crate::body::Body;
 use crate::flow_control::Classified;
+use crate::traces::Trace;
 
 /// The notes of one request, shared by everybody who looks at it.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub struct Trail {
     pub(crate) classified: OnceLock<Classified>,
     /// What the audit log and the answer call the request.
     pub(crate) audit_id: OnceLock<HeaderValue>,
+    /// Its trace, when it is traced.
+    pub(crate) trace: OnceLock<Arc<Trace>>,
     /// What the audit log is told, when it is.
     pub(crate) recording: OnceLock<Arc<Recording>>,
 }

@@ -347,6 +347,12 @@ pub trait Store: Send + Sync + 'static {
     /// replay of the past; an engine may send more when the watcher has caught up.
     async fn watch(&self, start: Bytes, end: Bytes, after: Option<Revision>) -> Result<Watch, Error>;
 
+    /// Whether the key's value is kept in a form that the next write replaces even when the value is
+    /// the same. Engines have one form only; what stands before them may have several.
+    async fn is_stale(&self, _key: &[u8]) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     /// Forgets versions superseded at or before `revision`. Reads at and watches after an earlier
     /// revision fail with [`Error::Compacted`] from then on; `revision` itself can still be read.
     /// Compacting to where it already is does nothing.

@@ -71,6 +71,9 @@ names! {
     Authentications counter "authentication_attempts" "Requests by what became of their credentials.";
     Authorizations counter "authorization_attempts_total" "Requests by what was decided about them.";
     StoreSeconds histogram "etcd_request_duration_seconds" "Time that the store took.";
+    Healthcheck gauge "kubernetes_healthcheck" "Whether a health check went well the last time.";
+    Healthchecks counter "kubernetes_healthchecks_total" "How health checks went.";
+    FeatureEnabled gauge "kubernetes_feature_enabled" "Feature gates that are on.";
     BuildInfo gauge "kubernetes_build_info" "Always 1; the labels say what is running.";
     CpuSeconds counter "process_cpu_seconds_total" "Processor time used by the process.";
     MaxFds gauge "process_max_fds" "File descriptors that the process may have open.";

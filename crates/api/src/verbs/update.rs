@@ -199,14 +199,14 @@ async fn finish(
     if !writer.is_admitted {
         server.admission.validate(server, attributes, new, Some(old)).await?;
     }
-    if custom::convert::is_unchanged(writer.kind(), new, current) {
-        return Ok(Some(current.clone()));
-    }
-    let value = writer.encode(new).await?;
-    if value == current.value {
+    let is_unchanged = custom::convert::is_unchanged(writer.kind(), new, current);
+    let value = if is_unchanged { current.value.clone() } else { writer.encode(new).await? };
+    if value == current.value && !subject.collection.is_stale(&subject.namespace, &subject.name).await? {
         // Nothing changed: no write, no event, the same version.
         return Ok(Some(current.clone()));
     }
+    // What is stored with a key of before is written anew, changed or not.
+    let value = if is_unchanged { writer.encode(new).await? } else { value };
     if writer.options.dry_run {
         return Ok(Some(writer.unstored(value, current.revision)));
     }

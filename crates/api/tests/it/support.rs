@@ -64,8 +64,12 @@ pub(crate) async fn api_with(authorizer: Arc<dyn Authorizer>) -> Api {
 
 /// A server whose configuration is changed before it is made.
 pub(crate) async fn api_of(change: impl FnOnce(Config) -> Config) -> Api {
+    api_over(Arc::new(MemoryStore::new(Clock::system())), change).await
+}
+
+/// A server over a store that may be there already.
+pub(crate) async fn api_over(store: Arc<MemoryStore>, change: impl FnOnce(Config) -> Config) -> Api {
     let (clock, random) = (Clock::system(), Random::seeded(7));
-    let store = Arc::new(MemoryStore::new(clock.clone()));
     let server = ApiServer::new(change(Config {
         authorizer: Arc::new(AllowAll),
         anonymous: true,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use skiff_api::authz::{self, Authorizer};
 use skiff_api::discovery::Build;
+use skiff_api::encryption::{self, Encryption};
 use skiff_api::outbound::{Outbound, Way};
 use skiff_api::{ApiServer, Config, aggregation, authn, proxy::NodeDialer};
 use skiff_base::{Clock, Random, Tasks};
@@ -104,10 +105,25 @@ async fn authorizer(parts: &Parts, store: &Arc<dyn Store>) -> Result<Arc<dyn Aut
     authz::config::build(modes, &with).await.context("read roles and what nodes may see")
 }
 
+/// The store with what stands before it when some resources are encrypted.
+async fn encrypted(parts: &Parts, store: Arc<dyn Store>) -> Result<(Option<Arc<Encryption>>, Arc<dyn Store>)> {
+    let Some(file) = parts.extra_config.value("encryption-provider-config") else { return Ok((None, store)) };
+    let reload = match parts.extra_config.value("encryption-provider-config-automatic-reload") {
+        Some(value) => super::extra_config::boolean(value)?,
+        None => false,
+    };
+    let settings = encryption::Settings { file: file.into(), reload };
+    let (clock, random) = (parts.clock.clone(), parts.random.clone());
+    let started = Encryption::start(&settings, store, clock, random, parts.tasks.group("encryption")).await;
+    let (encryption, store) = started.map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok((Some(encryption), store))
+}
+
 impl ControlPlane {
     /// Starts the server over `store`. It answers when this returns; listeners are added with
     /// [`ControlPlane::listen`].
     pub async fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Self> {
+        let (encryption, store) = encrypted(&parts, store).await?;
         let authorizer = authorizer(&parts, &store).await?;
         let key = rcgen::KeyPair::from_pem(&parts.service_account_key).context("read the service-account key")?;
         let mut config = Config {
@@ -149,6 +165,9 @@ impl ControlPlane {
         };
         parts.extra_config.apply(&mut config)?;
         let api = ApiServer::new(config).context("start the API server")?;
+        if let Some(encryption) = encryption {
+            api.health().add("kms-providers", Arc::new(move || encryption.check()));
+        }
         let tls =
             api.tls(&parts.serving.certificate, &parts.serving.key).context("use the API server's certificate")?;
         skiff_api::bootstrap::run(&api).await.context("make what every cluster begins with")?;

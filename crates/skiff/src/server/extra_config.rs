@@ -9,6 +9,7 @@ mod identity;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use skiff_api::limits::Limits;
 use skiff_api::{Config, audit};
 
 pub use identity::authorizers;
@@ -252,10 +253,38 @@ const FLAGS: &[Flag] = &[
         set: |config, value| boolean(value).map(|value| config.flow_control.enabled = value),
     },
     Flag {
+        name: "encryption-provider-config",
+        value: "FILE",
+        help: "The EncryptionConfiguration: which resources are stored encrypted, and how.",
+        set: |_, value| read(value).map(drop),
+    },
+    Flag {
+        name: "encryption-provider-config-automatic-reload",
+        value: "BOOL",
+        help: "Whether the EncryptionConfiguration is read again when it changes.",
+        set: |_, value| boolean(value).map(drop),
+    },
+    Flag {
         name: "event-ttl",
         value: "DURATION",
         help: "How long Events are kept.",
         set: |config, value| positive_duration(value).map(|value| config.limits.event_ttl = value),
+    },
+    Flag {
+        name: "goaway-chance",
+        value: "0 TO 0.02",
+        help: "The chance that a request ends its HTTP/2 connection, so that clients spread.",
+        set: |config, value| chance(value).map(|value| config.limits.goaway_chance = value),
+    },
+    Flag {
+        name: "http2-max-streams-per-connection",
+        value: "NUMBER",
+        help: "Streams at once on one connection of HTTP/2; 0 for the default.",
+        set: |config, value| {
+            let streams: u32 = number(value)?;
+            config.limits.http2_streams_max = if streams == 0 { Limits::default().http2_streams_max } else { streams };
+            Ok(())
+        },
     },
     Flag {
         name: "max-mutating-requests-inflight",
@@ -458,10 +487,38 @@ const FLAGS: &[Flag] = &[
         set: |config, value| port_range(value).map(|value| config.node_ports = value),
     },
     Flag {
+        name: "shutdown-delay-duration",
+        value: "DURATION",
+        help: "How long the server goes on while `/readyz` fails before it ends.",
+        set: |config, value| duration(value).map(|value| config.shutdown.delay = value),
+    },
+    Flag {
+        name: "shutdown-send-retry-after",
+        value: "BOOL",
+        help: "Whether requests that come while the server ends are told to try again.",
+        set: |config, value| boolean(value).map(|value| config.shutdown.send_retry_after = value),
+    },
+    Flag {
+        name: "strict-transport-security-directives",
+        value: "LIST",
+        help: "What the header Strict-Transport-Security says, separated by commas; no header without.",
+        set: |config, value| hsts(value).map(|value| config.limits.strict_transport_security = value),
+    },
+    Flag {
         name: "token-auth-file",
         value: "FILE",
         help: "Bearer tokens: lines of token,user,uid,\"group1,group2\".",
         set: |config, value| identity::tokens(config, value),
+    },
+    Flag {
+        name: "tracing-config-file",
+        value: "FILE",
+        help: "The TracingConfiguration: where traces go and how many requests are traced.",
+        set: |config, value| {
+            let settings = skiff_api::traces::Settings::parse(&read(value)?).map_err(|error| anyhow!("{error}"))?;
+            config.tracing = Some(settings);
+            Ok(())
+        },
     },
 ];
 
@@ -547,7 +604,7 @@ fn distance(one: &str, other: &str) -> usize {
 /// No flag is longer; what is beyond is not compared.
 const NAME_LENGTH_MAX: usize = 100;
 
-fn boolean(value: &str) -> Result<bool> {
+pub(super) fn boolean(value: &str) -> Result<bool> {
     match value {
         "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -615,6 +672,26 @@ fn read(path: &str) -> Result<Vec<u8>> {
 fn kubeconfig(path: &str) -> Result<skiff_api::outbound::Target> {
     let folder = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("."));
     skiff_api::kubeconfig::target(&read(path)?, folder).map_err(|error| anyhow!("{path}: {error}"))
+}
+
+fn chance(value: &str) -> Result<f64> {
+    let chance: f64 = number(value)?;
+    if !(0.0..=0.02).contains(&chance) {
+        bail!("--goaway-chance can not be less than 0 or greater than 0.02");
+    }
+    Ok(chance)
+}
+
+/// Directives as the header has them.
+fn hsts(value: &str) -> Result<String> {
+    let directives: Vec<&str> = value.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    for directive in &directives {
+        let is_age = directive.strip_prefix("max-age=").is_some_and(|age| age.parse::<u64>().is_ok());
+        if !is_age && !matches!(*directive, "includeSubDomains" | "preload") {
+            bail!("{directive}: only max-age=SECONDS, includeSubDomains and preload are directives");
+        }
+    }
+    Ok(directives.join("; "))
 }
 
 fn port_range(value: &str) -> Result<(u16, u16)> {

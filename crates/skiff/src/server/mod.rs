@@ -191,6 +191,7 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
 
     let stopping = wait_for_stop(&state).await?;
     tracing::info!(?stopping, "stopping");
+    plane.api.drain().await;
     host.tasks.stop().await;
     if stopping == Stop::Everything {
         node::stop_containers(&runtime).await?;
