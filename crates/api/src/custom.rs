@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use skiff_kinds::custom::definition::status::{self, Names};
 use skiff_kinds::custom::{self, Source, compare_versions};
-use skiff_kinds::{Facts, Kind};
+use skiff_kinds::Kind;
 use skiff_object::{Tree, json};
 use skiff_store::cache::{Scope, Snapshot};
 
@@ -195,12 +195,11 @@ impl Known {
     /// Every kind, in the order of discovery.
     fn kinds(&self) -> Vec<Arc<dyn Kind>> {
         let mut kinds: Vec<Arc<dyn Kind>> = self.entries.values().flat_map(|entry| entry.kinds.clone()).collect();
-        let key = |facts: &Facts| (facts.group.as_str().to_owned(), facts.plural.as_str().to_owned());
         kinds.sort_by(|one, other| {
             let (one, other) = (one.facts(), other.facts());
-            let ((group, plural), (other_group, other_plural)) = (key(one), key(other));
             let versions = || compare_versions(one.version.as_str(), other.version.as_str());
-            group.cmp(&other_group).then_with(versions).then_with(|| plural.cmp(&other_plural))
+            let plurals = || one.plural.as_str().cmp(other.plural.as_str());
+            one.group.as_str().cmp(other.group.as_str()).then_with(versions).then_with(plurals)
         });
         kinds
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
+use skiff_kinds::custom::CustomKind;
 use skiff_kinds::{Kind, Registry, Verbs};
 use skiff_object::{Key, Map, Tree, json};
 
@@ -235,6 +236,19 @@ fn group_map(mut tree: Map, group: &Group) -> Map {
     tree
 }
 
+/// The verbs of a resource. Those of custom resources stand in an order of their own, and one whose definition is on
+/// its way out takes nothing new.
+fn verbs_of(kind: &dyn Kind) -> Tree {
+    const CUSTOM: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    const TERMINATING: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
+    let names: &[&str] = match kind.custom().map(CustomKind::is_terminating) {
+        None => return verbs(kind.facts().verbs),
+        Some(false) => &CUSTOM,
+        Some(true) => &TERMINATING,
+    };
+    Tree::List(names.iter().map(|name| Tree::from(*name)).collect())
+}
+
 fn verbs(verbs: Verbs) -> Tree {
     Tree::List(verbs.iter().map(|verb| Tree::from(verb.as_str())).collect())
 }
@@ -256,7 +270,7 @@ pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<
         resource.insert("singularName", facts.singular.as_str());
         resource.insert("namespaced", facts.namespaced);
         resource.insert("kind", facts.kind.as_str());
-        resource.insert("verbs", verbs(facts.verbs));
+        resource.insert("verbs", verbs_of(kind.as_ref()));
         if !facts.short_names.is_empty() {
             resource.insert("shortNames", names(&facts.short_names));
         }
@@ -350,6 +364,11 @@ fn group_discovery_list(groups: &[Group], named: bool, version: impl Fn(&Group, 
     Tree::Map(tree)
 }
 
+/// Custom resources name group and version even where they are those of the path.
+fn of_custom(kind: &dyn Kind) -> Option<&str> {
+    kind.custom().map(|custom| custom.facts().api_version.as_str())
+}
+
 /// The kind of answers. Group and version are empty where they are those of the path.
 fn response_kind(foreign: Option<&str>, kind: &str) -> Tree {
     let (group, version) = foreign.map(skiff_kinds::facts::split_api_version).unwrap_or_default();
@@ -364,10 +383,10 @@ fn resource_discovery(kind: &dyn Kind) -> Tree {
     let facts = kind.facts();
     let mut tree = Map::new();
     tree.insert("resource", facts.plural.as_str());
-    tree.insert("responseKind", response_kind(None, facts.kind.as_str()));
+    tree.insert("responseKind", response_kind(of_custom(kind), facts.kind.as_str()));
     tree.insert("scope", if facts.namespaced { "Namespaced" } else { "Cluster" });
     tree.insert("singularResource", facts.singular.as_str());
-    tree.insert("verbs", verbs(facts.verbs));
+    tree.insert("verbs", verbs_of(kind));
     if !facts.short_names.is_empty() {
         tree.insert("shortNames", names(&facts.short_names));
     }
@@ -383,7 +402,10 @@ fn resource_discovery(kind: &dyn Kind) -> Tree {
                 tree.insert("subresource", sub.name.as_str());
                 tree.insert(
                     "responseKind",
-                    response_kind(sub.foreign.then(|| sub.api_version.as_str()), sub.kind.as_str()),
+                    response_kind(
+                        sub.foreign.then(|| sub.api_version.as_str()).or(of_custom(kind)),
+                        sub.kind.as_str(),
+                    ),
                 );
                 tree.insert("verbs", verbs(sub.verbs));
                 Tree::Map(tree)

@@ -50,13 +50,19 @@ pub struct Frames {
     form: Form,
     /// Whether the next Table still has to bring its columns.
     columns: bool,
+    /// Tells the frames of one version (and of one definition) from those of others.
     api_version: Arc<str>,
 }
 
 impl Frames {
     /// For a kind, in a form.
     pub fn new(kind: Arc<dyn Kind>, form: Form) -> Self {
-        let api_version = kind.facts().api_version.as_str().into();
+        // Frames are kept beyond a change of the definition, which changes what objects look like.
+        let version = kind.facts().api_version.as_str();
+        let api_version = match kind.custom() {
+            Some(custom) => format!("{version} {}", custom.revision()).into(),
+            None => version.into(),
+        };
         Self { kind, form: Form { pretty: false, ..form }, columns: true, api_version }
     }
 
