@@ -168,18 +168,10 @@ fn whole(value: &Value<'_>) -> Option<i128> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the bounds are checked before")]
+/// A double compares with a whole number as with the nearest double, which is what cel-go does.
+#[expect(clippy::cast_precision_loss, reason = "see above")]
 fn double_order(a: f64, b: i128) -> Option<Ordering> {
-    // Beyond 64 bits there is no whole number to compare with.
-    const BOUND: f64 = 18_446_744_073_709_551_616.0;
-    if a.is_nan() {
-        return None;
-    }
-    if !(-BOUND..BOUND).contains(&a) {
-        return Some(if a > 0.0 { Ordering::Greater } else { Ordering::Less });
-    }
-    let floor = a.floor();
-    Some((floor as i128).cmp(&b).then(if a > floor { Ordering::Greater } else { Ordering::Equal }))
+    a.partial_cmp(&(b as f64))
 }
 
 /// How two values of an ordered kind compare.

@@ -260,11 +260,11 @@ pub(crate) fn last_index_of<'a>(text: &str, part: &str, start: Option<i64>) -> R
         None if part.is_empty() => return Ok(int(chars)),
         None => chars.saturating_sub(1),
     };
-    // A match may begin at `start` and end after it.
+    // A match may begin at `start` and end after it, at the end of a character.
     let begin = text.char_indices().nth(start).map_or(text.len(), |(at, _)| at);
     let mut end = begin.saturating_add(part.len()).min(text.len());
     while !text.is_char_boundary(end) {
-        end += 1;
+        end -= 1;
     }
     Ok(match text[..end].rfind(part) {
         Some(found) if found <= begin => int(text[..found].chars().count()),
