@@ -22,6 +22,7 @@ pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod pod_resources;
+pub mod policy;
 pub mod priority;
 pub mod resource_quota;
 pub mod rounds;

@@ -2,7 +2,7 @@
 
 use super::{
     Plugin, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction,
-    priority, resource_quota, service_account, taint_nodes_by_condition, webhook,
+    policy, priority, resource_quota, service_account, taint_nodes_by_condition, webhook,
 };
 
 /// What `--enable-admission-plugins` and its siblings set.
@@ -83,9 +83,9 @@ const PLUGINS: &[(&str, Usually, Make)] = &[
     ("JobValidation", On, None),
     ("PodResizeValidator", On, None),
     // Policies and webhooks come after everything that is built in, quota after everything.
-    ("MutatingAdmissionPolicy", On, None),
+    ("MutatingAdmissionPolicy", On, Some(|_| Box::new(policy::MutatingPolicies::default()))),
     ("MutatingAdmissionWebhook", On, Some(|_| Box::new(webhook::MutatingWebhooks::default()))),
-    ("ValidatingAdmissionPolicy", On, None),
+    ("ValidatingAdmissionPolicy", On, Some(|_| Box::new(policy::ValidatingPolicies::default()))),
     ("ValidatingAdmissionWebhook", On, Some(|_| Box::new(webhook::ValidatingWebhooks::default()))),
     ("ResourceQuota", On, Some(|_| Box::new(resource_quota::ResourceQuota))),
     ("AlwaysDeny", Off, None),

@@ -57,7 +57,7 @@ const EXEMPT: [&str; 6] = [
     "validatingadmissionpolicybindings",
 ];
 
-fn is_exempt(attributes: &Attributes<'_>) -> bool {
+pub(in crate::admission) fn is_exempt(attributes: &Attributes<'_>) -> bool {
     let facts = attributes.subject.kind.facts();
     facts.group == *configuration::GROUP && EXEMPT.contains(&facts.plural.as_str())
 }

@@ -19,6 +19,7 @@ mod machinery;
 mod metrics;
 mod node_authorizer;
 mod outbound;
+mod policies;
 mod proxy;
 mod remote;
 mod resource_metrics;

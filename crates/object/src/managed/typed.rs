@@ -127,6 +127,39 @@ impl<'s> Typed<'s> {
         errors
     }
 
+    /// The paths of `object` whose values are replaced as a whole: `.spec.args`.
+    pub fn atomics(&self, object: &Tree) -> Vec<String> {
+        let mut paths = Vec::new();
+        if depth(object) <= DEPTH_MAX {
+            self.collect_atomics(Ty::Known(self.ty), object, "", &mut paths);
+        }
+        paths
+    }
+
+    fn collect_atomics(&self, ty: Ty, value: &Tree, path: &str, paths: &mut Vec<String>) {
+        match (self.form(ty, Some(value)), value) {
+            (Form::Map { fields, value: entry, atomic }, Tree::Map(map)) => {
+                if atomic {
+                    paths.push(path.to_owned());
+                }
+                for (key, value) in map.iter() {
+                    if let Some(ty) = Self::entry(fields, entry, key.as_str()) {
+                        self.collect_atomics(ty, value, &format!("{path}.{}", key.as_str()), paths);
+                    }
+                }
+            }
+            (Form::List { item, kind }, Tree::List(items)) => {
+                if matches!(kind, ListKind::Atomic) {
+                    paths.push(path.to_owned());
+                }
+                for (index, value) in items.iter().enumerate() {
+                    self.collect_atomics(item, value, &format!("{path}[{index}]"), paths);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn validate_value(&self, ty: Ty, value: &Tree, path: &str, errors: &mut Vec<String>) {
         let mut wrong = |text: String| errors.push(if path.is_empty() { text } else { format!("{path}: {text}") });
         match (self.form(ty, Some(value)), value) {

@@ -40,7 +40,23 @@ pub struct Rule {
     pub(super) groups: Vec<String>,
     pub(super) versions: Vec<String>,
     pub(super) resources: Vec<String>,
+    /// Names of objects, where a policy limits a rule to some; empty for all.
+    pub(super) names: Vec<String>,
     pub(super) scope: String,
+}
+
+impl Rule {
+    /// A rule of a webhook, or of the `matchConstraints` of a policy.
+    pub(in crate::admission) fn read(rule: &Tree) -> Self {
+        Self {
+            operations: texts(rule, &["operations"]),
+            groups: texts(rule, &["apiGroups"]),
+            versions: texts(rule, &["apiVersions"]),
+            resources: texts(rule, &["resources"]),
+            names: texts(rule, &["resourceNames"]),
+            scope: rule.str_at(&["scope"]).to_owned(),
+        }
+    }
 }
 
 /// One webhook, ready to be asked.
@@ -136,13 +152,7 @@ fn hook(configuration: &str, webhook: &Tree, seen: &mut HashMap<String, usize>) 
     let before = seen.entry(name.clone()).or_default();
     let uid = format!("{configuration}/{name}/{before}");
     *before += 1;
-    let rules = webhook.list_at(&["rules"]).iter().map(|rule| Rule {
-        operations: texts(rule, &["operations"]),
-        groups: texts(rule, &["apiGroups"]),
-        versions: texts(rule, &["apiVersions"]),
-        resources: texts(rule, &["resources"]),
-        scope: rule.str_at(&["scope"]).to_owned(),
-    });
+    let rules = webhook.list_at(&["rules"]).iter().map(Rule::read);
     let ignores = webhook.str_at(&["failurePolicy"]) == "Ignore";
     let failure_policy = if ignores { FailurePolicy::Ignore } else { FailurePolicy::Fail };
     let seconds = webhook.int_at(&["timeoutSeconds"]).unwrap_or(TIMEOUT_DEFAULT_SECONDS);
@@ -165,7 +175,7 @@ fn hook(configuration: &str, webhook: &Tree, seen: &mut HashMap<String, usize>) 
 }
 
 /// Absent means everything here, as the defaults say.
-fn selector(tree: Option<&Tree>) -> Result<Selector, LabelSelectorError> {
+pub(in crate::admission) fn selector(tree: Option<&Tree>) -> Result<Selector, LabelSelectorError> {
     let empty = Tree::map();
     Selector::from_object(Some(tree.filter(|tree| !tree.is_null()).unwrap_or(&empty)))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skiff_kinds::Kind;
-use skiff_object::selector::label::Selector;
+use skiff_object::selector::label::{LabelSelectorError, Selector};
 use skiff_object::{Tree, json};
 
 use super::conditions::Verdict;
@@ -40,12 +40,11 @@ pub async fn invocation(
     old: Option<&Tree>,
 ) -> ApiResult<Option<Invocation>> {
     // Rules first: they cost nothing, and what they rule out must not fail for another reason.
-    let Some(kind) = kind_for(server, attributes, hook) else { return Ok(None) };
-    if !namespace_matches(server, attributes, hook, object).await? {
+    let Some(kind) = kind_for(server, attributes, &hook.rules, hook.is_equivalent) else { return Ok(None) };
+    if !namespace_matches(server, attributes, &hook.namespace_selector, object).await? {
         return Ok(None);
     }
-    let selector = hook.object_selector.as_ref().map_err(ApiError::internal)?;
-    if !selector.is_everything() && !has_labels(selector, object) && !old.is_some_and(|old| has_labels(selector, old)) {
+    if !object_matches(&hook.object_selector, object, old)? {
         return Ok(None);
     }
     let invocation = Invocation { hook: Arc::clone(hook), kind };
@@ -70,17 +69,32 @@ fn conditions(
     Ok(invocation.hook.conditions.verdict())
 }
 
+/// Whether the labels of the object, as it is or as it was, are selected.
+pub(in crate::admission) fn object_matches(
+    selector: &Result<Selector, LabelSelectorError>,
+    object: &Tree,
+    old: Option<&Tree>,
+) -> ApiResult<bool> {
+    let selector = selector.as_ref().map_err(ApiError::internal)?;
+    Ok(selector.is_everything() || has_labels(selector, object) || old.is_some_and(|old| has_labels(selector, old)))
+}
+
 fn has_labels(selector: &Selector, object: &Tree) -> bool {
     !object.is_null() && selector.matches_labels(object.at(&["metadata", "labels"]))
 }
 
-/// The kind in which the hook's rules match the write.
-fn kind_for(server: &ApiServer, attributes: &Attributes<'_>, hook: &Hook) -> Option<Arc<dyn Kind>> {
+/// The kind in which rules match the write.
+pub(in crate::admission) fn kind_for(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    rules: &[Rule],
+    is_equivalent: bool,
+) -> Option<Arc<dyn Kind>> {
     let own = &attributes.subject.kind;
-    if hook.rules.iter().any(|rule| rule_matches(rule, attributes, own.as_ref())) {
+    if rules.iter().any(|rule| rule_matches(rule, attributes, own.as_ref())) {
         return Some(Arc::clone(own));
     }
-    if !hook.is_equivalent {
+    if !is_equivalent {
         return None;
     }
     let registry = server.registry();
@@ -94,7 +108,7 @@ fn kind_for(server: &ApiServer, attributes: &Attributes<'_>, hook: &Hook) -> Opt
                 || other.subresource(&attributes.subject.subresource).is_some())
     };
     let equivalents: Vec<&Arc<dyn Kind>> = registry.iter().filter(is_equivalent).collect();
-    hook.rules.iter().find_map(|rule| {
+    rules.iter().find_map(|rule| {
         equivalents.iter().find(|kind| rule_matches(rule, attributes, kind.as_ref())).map(|kind| Arc::clone(kind))
     })
 }
@@ -110,6 +124,7 @@ fn rule_matches(rule: &Rule, attributes: &Attributes<'_>, kind: &dyn Kind) -> bo
         _ => true,
     };
     in_scope
+        && (rule.names.is_empty() || rule.names.iter().any(|name| name == attributes.name))
         && any(&rule.operations, attributes.operation.as_str())
         && any(&rule.groups, facts.group.as_str())
         && any(&rule.versions, facts.version.as_str())
@@ -119,10 +134,11 @@ fn rule_matches(rule: &Rule, attributes: &Attributes<'_>, kind: &dyn Kind) -> bo
         })
 }
 
-async fn namespace_matches(
+/// Whether the labels of the write's namespace are selected.
+pub(in crate::admission) async fn namespace_matches(
     server: &ApiServer,
     attributes: &Attributes<'_>,
-    hook: &Hook,
+    selector: &Result<Selector, LabelSelectorError>,
     object: &Tree,
 ) -> ApiResult<bool> {
     let is_namespace = registry::is(attributes.subject.kind.as_ref(), "", "namespaces");
@@ -131,7 +147,7 @@ async fn namespace_matches(
     if namespace.is_empty() && !is_namespace {
         return Ok(true);
     }
-    let selector = hook.namespace_selector.as_ref().map_err(ApiError::internal)?;
+    let selector = selector.as_ref().map_err(ApiError::internal)?;
     if selector.is_everything() {
         return Ok(true);
     }
