@@ -64,6 +64,7 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
         status: error.code,
         message: error.message,
     })?;
+    crate::admission::policy::type_check::start(server);
     crate::aggregation::worker::start(server).await.map_err(|error| BootstrapError {
         path: "API services".into(),
         status: error.code,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skiff_object::Tree;
+use skiff_object::{Schema, Tree, TypeId};
 
 use crate::escape::escape;
 use crate::types::Type;
@@ -77,6 +77,56 @@ impl DeclType {
     pub fn of_schema(schema: &Tree, name: &str, resource_root: bool) -> Option<Self> {
         let decl = Self::build(schema, name, resource_root || embedded(schema), SCHEMA_DEPTH_MAX);
         decl.exposed().then_some(decl)
+    }
+
+    /// The type of objects of a built-in kind, to check the types of expressions with. What may be anything is `dyn`.
+    pub fn of_type(schema: &Schema, ty: TypeId, name: &str) -> Self {
+        Self::of_type_below(schema, ty, name, &mut Vec::new())
+    }
+
+    /// `above` are the types this one is part of.
+    fn of_type_below(schema: &Schema, ty: TypeId, name: &str, above: &mut Vec<TypeId>) -> Self {
+        use skiff_object::schema::{Scalar, Shape as Form};
+        let unbounded = Some(REQUEST_BYTES_MAX - 2);
+        // Taken for what can be anything: its type is `dyn`, and it can be looked into.
+        let any = || Self::of(Shape::IntOrString, Type::Dyn, unbounded, 1);
+        // A type that contains itself is not looked into again.
+        if above.contains(&ty) {
+            return any();
+        }
+        above.push(ty);
+        let decl = match &schema.get(ty).shape {
+            Form::Struct(form) => {
+                let fields = form.fields.iter().map(|field| {
+                    let name = format!("{name}.{}", field.name.as_str());
+                    let ty = Self::of_type_below(schema, field.ty, &name, above);
+                    (field.name.as_str().into(), Field { escaped: escape(field.name.as_str()).map(Into::into), ty })
+                });
+                Self::of(Shape::Object { fields: fields.collect() }, Type::object(name), None, 2)
+            }
+            Form::Map { value, .. } => {
+                let values = Self::of_type_below(schema, *value, &format!("{name}.@elem"), above);
+                let ty = Type::map(Type::String, values.ty.clone());
+                Self::of(Shape::Map { values: Box::new(values) }, ty, unbounded, 2)
+            }
+            Form::List(list) => {
+                let items = Self::of_type_below(schema, list.item, &format!("{name}.@idx"), above);
+                let ty = Type::list(items.ty.clone());
+                Self::of(Shape::List { items: Box::new(items), kind: ListKind::Atomic }, ty, unbounded, 2)
+            }
+            Form::Scalar(scalar) => match scalar {
+                Scalar::String | Scalar::Duration => Self::of(Shape::Str, Type::String, unbounded, 2),
+                Scalar::Bool => Self::of(Shape::Bool, Type::Bool, None, 4),
+                Scalar::Int32 | Scalar::Int64 => Self::of(Shape::Int, Type::Int, None, 1),
+                Scalar::Double => Self::of(Shape::Double, Type::Double, None, 1),
+                Scalar::Bytes => Self::of(Shape::Bytes, Type::Bytes, unbounded, 2),
+                Scalar::Time | Scalar::MicroTime => Self::of(Shape::DateTime, Type::Timestamp, Some(32), 21),
+                Scalar::Quantity | Scalar::IntOrString | Scalar::FieldsV1 => any(),
+            },
+            Form::Either(_) | Form::Any => any(),
+        };
+        above.pop();
+        decl
     }
 
     /// A type whose values are taken as they are, without a schema.

@@ -3,7 +3,8 @@
 //! Map: [`environment`] (what expressions may speak of), [`compiled`] (a policy made ready), [`source`] (policies and
 //! bindings as of now, from the watch cache; each is compiled once), [`constraints`] (which writes one is for),
 //! [`params`], [`evaluation`] (expressions over one write, with their budget), [`validating`] and [`mutating`] (what
-//! becomes of the values), [`check`] (expressions that do not compile are refused when a policy is written).
+//! becomes of the values), [`check`] (expressions that do not compile are refused when a policy is written),
+//! [`type_check`] (what the types of the matched resources say about expressions goes into the status).
 //!
 //! Evaluation is synchronous. Where the authorizer has to ask somebody else, an evaluation stops at the first answer
 //! it lacks, the answer is fetched, and it runs again.
@@ -28,6 +29,7 @@ pub mod evaluation;
 pub mod mutating;
 pub mod params;
 pub mod source;
+pub mod type_check;
 pub mod validating;
 
 /// `ValidatingAdmissionPolicy`

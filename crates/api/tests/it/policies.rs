@@ -335,3 +335,37 @@ async fn mutations_that_cannot_be_made_refuse_the_write() {
     let line = api.post(DEPLOYMENTS, &replicas("a", 1)).await.line();
     assert!(line.contains("type mismatch: unexpected type name \"Object.wrong\", expected \"Object.spec\""), "{line}");
 }
+
+#[tokio::test]
+async fn types_are_checked_and_said_in_the_status() {
+    let api = api().await;
+    let rules = rules("apps", "deployments");
+    let policy = format!(
+        r#"{{"metadata":{{"name":"p"}},"spec":{{"matchConstraints":{{{rules}}},"validations":[
+        {{"expression":"object.spec.replicas > 1"}},
+        {{"expression":"object.spec.maxReplicas > 1","messageExpression":"'at ' + object.spec.replicas"}}]}}}}"#
+    );
+    made(&api, "validatingadmissionpolicies", &policy).await;
+    let path = format!("{GROUP}/validatingadmissionpolicies/p");
+    let status = loop {
+        let status = api.get(&path).await.tree().get("status").cloned().unwrap_or_default();
+        if status.int_at(&["observedGeneration"]) == Some(1) {
+            break status;
+        }
+        tokio::task::yield_now().await;
+    };
+    let warnings: Vec<String> = status
+        .list_at(&["typeChecking", "expressionWarnings"])
+        .iter()
+        .map(|warning| format!("{} {}", warning.str_at(&["fieldRef"]), warning.str_at(&["warning"])))
+        .collect();
+    assert_eq!(
+        warnings,
+        [
+            "spec.validations[1].expression apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:12: undefined \
+             field 'maxReplicas'\n | object.spec.maxReplicas > 1\n | ...........^\n",
+            "spec.validations[1].messageExpression apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:7: \
+             found no matching overload for '_+_' applied to '(string, int)'\n | 'at ' + object.spec.replicas\n | ......^\n"
+        ]
+    );
+}
