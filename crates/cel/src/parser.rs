@@ -8,9 +8,10 @@ use crate::macros;
 /// Longer expressions are not read. The number of cel-go's parser.
 pub(crate) const EXPRESSION_CHARS_MAX: usize = 100_000;
 
-/// Deeper expressions are not read: checker and evaluator go down by recursion. The number of
-/// cel-go's parser.
-pub(crate) const DEPTH_MAX: usize = 250;
+/// Deeper expressions are not read: parser, checker and evaluator go down by recursion, on the 2 MiB a worker has for
+/// its whole stack; an unoptimized build takes up to 12 KiB for a level. cel-go's parser, on a stack that grows, ends
+/// at 250; chains of `&&` and of `||` are one level here.
+pub(crate) const DEPTH_MAX: usize = 120;
 
 /// Words that name nothing, kept free for later versions of the language.
 const RESERVED: &[&str] = &[
@@ -39,17 +40,19 @@ const PRIMARY: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', N
 
 /// Binary operators: sign, function, precedence.
 const BINARY: &[(&str, &str, u8)] = &[
-    ("==", "_==_", 1),
-    ("!=", "_!=_", 1),
-    ("<=", "_<=_", 1),
-    (">=", "_>=_", 1),
-    ("<", "_<_", 1),
-    (">", "_>_", 1),
-    ("+", "_+_", 2),
-    ("-", "_-_", 2),
-    ("*", "_*_", 3),
-    ("/", "_/_", 3),
-    ("%", "_%_", 3),
+    ("||", "_||_", 1),
+    ("&&", "_&&_", 2),
+    ("==", "_==_", 3),
+    ("!=", "_!=_", 3),
+    ("<=", "_<=_", 3),
+    (">=", "_>=_", 3),
+    ("<", "_<_", 3),
+    (">", "_>_", 3),
+    ("+", "_+_", 4),
+    ("-", "_-_", 4),
+    ("*", "_*_", 5),
+    ("/", "_/_", 5),
+    ("%", "_%_", 5),
 ];
 
 /// An error was reported and what follows cannot be made sense of.
@@ -162,10 +165,10 @@ impl Parser {
             self.faults.push(Fault { at: None, message: format!("expression recursion limit exceeded: {DEPTH_MAX}") });
             return Err(Abort);
         }
-        let condition = self.logical("||", "_||_")?;
+        let condition = self.binary(0)?;
         let at = self.start();
         let result = if self.eat("?") {
-            let yes = self.logical("||", "_||_")?;
+            let yes = self.binary(0)?;
             self.expect(":")?;
             let no = self.expr()?;
             self.call(at, "_?_:_", vec![condition, yes, no])
@@ -176,48 +179,43 @@ impl Parser {
         result
     }
 
-    /// A chain of `||` or, below it, of `&&`: one call with all its terms.
-    fn logical(&mut self, sign: &'static str, function: &str) -> Parsed<Expr> {
-        let operand = |parser: &mut Self| match sign {
-            "||" => parser.logical("&&", "_&&_"),
-            _ => parser.binary(1),
-        };
-        let first = operand(self)?;
-        let at = self.start();
-        if self.sign() != sign {
-            return Ok(first);
+    /// The operator here: its function and precedence.
+    fn operator(&self) -> Option<(&'static str, u8)> {
+        match self.token() {
+            Token::Sign(sign) => BINARY.iter().find(|(text, ..)| text == sign).map(|(_, f, p)| (*f, *p)),
+            Token::Ident(name) if &**name == "in" => Some(("@in", 3)),
+            _ => None,
         }
-        let mut terms = vec![first];
-        while self.eat(sign) {
-            terms.push(operand(self)?);
-        }
-        self.call(at, function, terms)
     }
 
+    /// Operators of at least a precedence, from the left. One function for all of them: a level of parentheses should
+    /// take little stack.
     fn binary(&mut self, precedence_min: u8) -> Parsed<Expr> {
         let mut left = self.unary()?;
-        loop {
-            let operator = match self.token() {
-                Token::Sign(sign) => BINARY.iter().find(|(text, ..)| text == sign).map(|(_, f, p)| (*f, *p)),
-                Token::Ident(name) if &**name == "in" => Some(("@in", 1)),
-                _ => None,
-            };
-            let Some((function, precedence)) = operator else { return Ok(left) };
+        while let Some((function, precedence)) = self.operator() {
             if precedence < precedence_min {
-                return Ok(left);
+                break;
             }
             let at = self.start();
             self.advance();
             let right = self.binary(precedence + 1)?;
-            left = self.call(at, function, vec![left, right])?;
+            let mut terms = vec![left, right];
+            // A chain of `||` or of `&&` is one call with all its terms.
+            while precedence < 3 && self.operator() == Some((function, precedence)) {
+                self.advance();
+                terms.push(self.binary(precedence + 1)?);
+            }
+            left = self.call(at, function, terms)?;
         }
+        Ok(left)
     }
 
     fn unary(&mut self) -> Parsed<Expr> {
         let at = self.start();
         let sign = self.sign();
         if sign != "!" && sign != "-" {
-            return self.member();
+            let primary = self.primary()?;
+            return self.selectors(primary);
         }
         let mut count = 0;
         while self.eat(sign) {
@@ -228,7 +226,8 @@ impl Parser {
             let literal = self.negative(at)?;
             return self.selectors(literal);
         }
-        let operand = self.member()?;
+        let operand = self.primary()?;
+        let operand = self.selectors(operand)?;
         match (count % 2, sign) {
             (0, _) => Ok(operand),
             (_, "!") => self.call(at, "!_", vec![operand]),
@@ -257,11 +256,6 @@ impl Parser {
             self.faults.push(Fault::new(at, "invalid int literal"));
             0
         })
-    }
-
-    fn member(&mut self) -> Parsed<Expr> {
-        let primary = self.primary()?;
-        self.selectors(primary)
     }
 
     /// `.field`, `.method(…)`, `[index]` and their optional forms, as many as follow.
