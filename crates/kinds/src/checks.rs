@@ -14,6 +14,7 @@ pub(crate) mod conditions;
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod events;
+pub(crate) mod jobs;
 pub(crate) mod rbac;
 pub(crate) mod resources;
 
@@ -274,7 +275,6 @@ pub(crate) fn counts(found: &mut Found, object: &Tree, fields: &[&str], path: Pa
 }
 
 /// What `status` counts must not be more than `whole`, which it also counts.
-#[allow(dead_code, reason = "the status of workloads")]
 pub(crate) fn counts_within(found: &mut Found, status: &Tree, fields: &[&str], whole: &str, path: Path<'_>) {
     let limit = status.int_at(&[whole]).unwrap_or(0);
     for field in fields {
@@ -285,8 +285,25 @@ pub(crate) fn counts_within(found: &mut Found, status: &Tree, fields: &[&str], w
     }
 }
 
+/// The counts in the status of a workload: none below zero, those of `parts` within `replicas`.
+pub(crate) fn replica_status(found: &mut Found, new: &Tree, old: &Tree, parts: &[&str]) {
+    let path = Path::new("status");
+    let status = new.get("status").unwrap_or(&Tree::Null);
+    counts(found, status, &["replicas"], path);
+    counts(found, status, parts, path);
+    counts(found, status, &["observedGeneration", "collisionCount"], path);
+    counts_within(found, status, parts, "replicas", path);
+    if parts.contains(&"readyReplicas")
+        && let Some(available) = status.int_at(&["availableReplicas"])
+        && available > status.int_at(&["readyReplicas"]).unwrap_or(0)
+    {
+        let why = "cannot be greater than readyReplicas";
+        found.push(FieldError::invalid(path.child("availableReplicas"), available, why));
+    }
+    not_decremented(found, new, old, "collisionCount");
+}
+
 /// What only grows must not have shrunk.
-#[allow(dead_code, reason = "the status of workloads")]
 pub(crate) fn not_decremented(found: &mut Found, new: &Tree, old: &Tree, field: &str) {
     let count = |object: &Tree| object.int_at(&["status", field]).unwrap_or(0);
     if given(old.get("status").unwrap_or(&Tree::Null), field).is_some() && count(new) < count(old) {

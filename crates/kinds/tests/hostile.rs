@@ -206,11 +206,13 @@ impl Maker<'_> {
 
 /// Whether a field of an error is a path: steps divided by dots, with keys or places in brackets.
 fn is_path(field: &str) -> bool {
-    let plain = |step: &str| step.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    let plain = |step: &str| step.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'$'));
     // Upstream makes a step of each resource's name here.
     if ["status.capacity.", "status.allocatable."].iter().any(|amounts| field.starts_with(amounts)) {
         return true;
     }
+    // … and of both fields that make a pair here.
+    let field = &field.replace(".{topologyKey, whenUnsatisfiable}", "");
     let before_keys = field.split('[').next().unwrap_or("");
     let balanced = field.matches('[').count() >= field.matches(']').count().min(1);
     !field.is_empty() && balanced && before_keys.split('.').all(plain) && !before_keys.ends_with('.')

@@ -50,9 +50,8 @@ fn pods_say_everything_that_is_wrong() {
              "readinessProbe":{"httpGet":{"port":"x_y"}}},
             {"name":"b"},{"name":"b","image":"i","imagePullPolicy":"Maybe"}]}}"#,
         expect![[r#"
+            spec.volumes[1].secret: Forbidden: may not specify more than 1 volume type
             spec.volumes[1].name: Duplicate value: "v"
-            spec.volumes[1].secret.secretName: Required value
-            spec.volumes[1].hostPath: Forbidden: may not specify more than 1 volume type
             spec.containers[0].name: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
             spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace
             spec.containers[0].ports[0].name: Invalid value: "8": must contain at least one letter (a-z)
@@ -63,9 +62,9 @@ fn pods_say_everything_that_is_wrong() {
             spec.containers[0].env[1].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`
             spec.containers[0].volumeMounts[0].name: Not found: "w"
             spec.containers[0].volumeMounts[0].subPath: Invalid value: "../x": must not contain '..'
+            spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
             spec.containers[0].resources.requests[foo]: Invalid value: "foo": must be a standard resource type or fully qualified
             spec.containers[0].resources.requests[foo]: Invalid value: "foo": must be a standard resource for containers
-            spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
             spec.containers[0].livenessProbe: Required value: must specify a handler type
             spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1
             spec.containers[0].readinessProbe.httpGet.port: Invalid value: "x_y": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)

@@ -4,16 +4,14 @@ use std::borrow::Cow;
 
 use skiff_object::Tree;
 use skiff_object::errors::FieldError;
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
-use crate::cells;
-use crate::checks::{self, SPEC};
+use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind};
-use crate::pod_spec;
-use crate::rules;
 use crate::table::Column;
+use crate::{cells, fill, pod_spec, rules};
 
 /// One pod on every node.
 pub(crate) struct DaemonSet(pub(crate) Facts);
@@ -74,21 +72,34 @@ impl Kind for DaemonSet {
         ]
     }
 
-    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        let spec = object.get("spec").unwrap_or(&Tree::Null);
-        checks::workload_selector(&mut found, object, "daemonset");
-        pod_spec::validate::running_template(&mut found, object, "DaemonSet");
-        checks::not_negative(&mut found, spec, "minReadySeconds", SPEC);
-        checks::not_negative(&mut found, spec, "revisionHistoryLimit", SPEC);
-        let strategy = spec.get("updateStrategy").unwrap_or(&Tree::Null);
-        checks::one_of(&mut found, strategy, "type", SPEC.child("updateStrategy"), &["OnDelete", "RollingUpdate"]);
-        found
-    }
-
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
         checks::immutable(&mut found, new, old, &["spec", "selector"]);
+        found
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        checks::workload_selector(&mut found, object, "daemonset");
+        pod_spec::validate::running_template(&mut found, object, "DaemonSet");
+        checks::counts(&mut found, spec, &["minReadySeconds", "revisionHistoryLimit"], SPEC);
+        let strategy = spec.get("updateStrategy").unwrap_or(&Tree::Null);
+        let path = SPEC.child("updateStrategy");
+        match (strategy.str_at(&["type"]), checks::given(strategy, "rollingUpdate")) {
+            ("OnDelete", _) => {}
+            ("RollingUpdate", None) => found.push(FieldError::required(path.child("rollingUpdate"), "")),
+            ("RollingUpdate", Some(rolling)) => self::rolling(&mut found, rolling, path.child("rollingUpdate")),
+            _ => checks::only(&mut found, strategy, "type", path, &["RollingUpdate", "OnDelete"]),
+        }
+        found
+    }
+
+    fn validate_subresource(&self, _: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let status = new.get("status").unwrap_or(&Tree::Null);
+        checks::counts(&mut found, status, &COUNTS, Path::new("status"));
+        checks::not_decremented(&mut found, new, old, "collisionCount");
         found
     }
 }
@@ -117,3 +128,37 @@ const COLUMNS: &[Column] = &[
     cells::IMAGES,
     cells::SELECTOR,
 ];
+
+/// What the status counts.
+const COUNTS: [&str; 9] = [
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "observedGeneration",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+    "collisionCount",
+];
+
+/// Either pods go first or pods come first.
+fn rolling(found: &mut Found, rolling: &Tree, path: Path<'_>) {
+    for field in ["maxUnavailable", "maxSurge"] {
+        checks::count_or_percent(found, rolling, field, path);
+        checks::not_above_all(found, rolling, field, path);
+    }
+    let nothing = |field: &str| checks::given(rolling, field).is_none_or(|value| checks::is_nothing(Some(value)));
+    if nothing("maxUnavailable") && nothing("maxSurge") {
+        let why = "cannot be 0 when maxSurge is 0";
+        found.push(FieldError::required(path.child("maxUnavailable"), why));
+    }
+    if !nothing("maxUnavailable") && !nothing("maxSurge") {
+        let why = "may not be set when maxUnavailable is non-zero";
+        found.push(FieldError::invalid(
+            path.child("maxSurge"),
+            skiff_object::errors::BadValue::from(rolling.get("maxSurge")),
+            why,
+        ));
+    }
+}

@@ -6,14 +6,11 @@ use skiff_object::Tree;
 use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::time::Time;
 
-use crate::cells;
 use crate::checks::{self, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
-use crate::pod_spec;
-use crate::rules;
 use crate::table::Column;
+use crate::{cells, fill, pod_spec, rules};
 
 /// A number of pods and how they are replaced by newer ones.
 pub(crate) struct Deployment(pub(crate) Facts);
@@ -98,6 +95,14 @@ impl Kind for Deployment {
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
         checks::immutable(&mut found, new, old, &["spec", "selector"]);
+        found
+    }
+
+    fn validate_subresource(&self, subresource: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        if subresource == "status" {
+            checks::replica_status(&mut found, new, old, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
+        }
         found
     }
 }

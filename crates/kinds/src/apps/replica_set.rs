@@ -6,13 +6,11 @@ use skiff_object::Tree;
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
-use crate::cells;
 use crate::checks::{self, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
-use crate::pod_spec;
 use crate::table::Column;
+use crate::{cells, fill, pod_spec};
 
 /// Keeps a number of pods.
 pub(crate) struct ReplicaSet(pub(crate) Facts);
@@ -66,6 +64,19 @@ impl Kind for ReplicaSet {
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
         checks::immutable(&mut found, new, old, &["spec", "selector"]);
+        found
+    }
+
+    fn validate_subresource(&self, subresource: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        if subresource == "status" {
+            checks::replica_status(
+                &mut found,
+                new,
+                old,
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
+        }
         found
     }
 }

@@ -3,17 +3,15 @@
 use std::borrow::Cow;
 
 use skiff_object::Tree;
-use skiff_object::errors::FieldError;
+use skiff_object::errors::{BadValue, FieldError};
+use skiff_object::path::Path;
 use skiff_object::time::Time;
 
-use crate::cells;
-use crate::checks::{self, SPEC};
+use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
-use crate::pod_spec;
-use crate::rules;
 use crate::table::Column;
+use crate::{cells, fill, pod_spec, rules};
 
 /// Pods with names and storage of their own.
 pub(crate) struct StatefulSet(pub(crate) Facts);
@@ -66,20 +64,6 @@ impl Kind for StatefulSet {
         vec![cells::name(object), format!("{ready}/{wanted}").into(), cells::age(object, now), containers, images]
     }
 
-    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        let spec = object.get("spec").unwrap_or(&Tree::Null);
-        checks::one_of(&mut found, spec, "podManagementPolicy", SPEC, &["OrderedReady", "Parallel"]);
-        let strategy = spec.get("updateStrategy").unwrap_or(&Tree::Null);
-        checks::one_of(&mut found, strategy, "type", SPEC.child("updateStrategy"), &["OnDelete", "RollingUpdate"]);
-        for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
-            checks::not_negative(&mut found, spec, field, SPEC);
-        }
-        checks::workload_selector(&mut found, object, "statefulset");
-        pod_spec::validate::running_template(&mut found, object, "StatefulSet");
-        found
-    }
-
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
         let mut rest = new.get("spec").cloned().unwrap_or_default();
@@ -95,6 +79,45 @@ impl Kind for StatefulSet {
                  'minReadySeconds' are forbidden",
             ));
         }
+        found
+    }
+
+    fn validate_subresource(&self, subresource: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        if subresource == "status" {
+            checks::replica_status(
+                &mut found,
+                new,
+                old,
+                &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+            );
+        }
+        found
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        match spec.str_at(&["podManagementPolicy"]) {
+            "" => found.push(FieldError::required(SPEC.child("podManagementPolicy"), "")),
+            "OrderedReady" | "Parallel" => {}
+            other => {
+                let why = "must be 'OrderedReady' or 'Parallel'";
+                found.push(FieldError::invalid(SPEC.child("podManagementPolicy"), other, why));
+            }
+        }
+        strategy(&mut found, spec.get("updateStrategy").unwrap_or(&Tree::Null), SPEC.child("updateStrategy"));
+        checks::within(spec, "persistentVolumeClaimRetentionPolicy", SPEC, |policy, path| {
+            for field in ["whenDeleted", "whenScaled"] {
+                checks::only(&mut found, policy, field, path, &["Retain", "Delete"]);
+            }
+        });
+        checks::counts(&mut found, spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"], SPEC);
+        checks::within(spec, "ordinals", SPEC, |ordinals, path| {
+            checks::not_negative(&mut found, ordinals, "start", path);
+        });
+        checks::workload_selector(&mut found, object, "statefulset");
+        pod_spec::validate::running_template(&mut found, object, "StatefulSet");
         found
     }
 }
@@ -116,3 +139,31 @@ const CHANGEABLE: [&str; 7] = [
     "persistentVolumeClaimRetentionPolicy",
     "minReadySeconds",
 ];
+
+fn strategy(found: &mut Found, strategy: &Tree, path: Path<'_>) {
+    let rolling = checks::given(strategy, "rollingUpdate");
+    match strategy.str_at(&["type"]) {
+        "" => found.push(FieldError::required(path, "")),
+        "OnDelete" => {
+            if rolling.is_some() {
+                let why = "only allowed for updateStrategy 'RollingUpdate'";
+                found.push(FieldError::invalid(path.child("rollingUpdate"), BadValue::from(rolling), why));
+            }
+        }
+        "RollingUpdate" => {
+            let Some(rolling) = rolling else { return };
+            let path = path.child("rollingUpdate");
+            checks::not_negative(found, rolling, "partition", path);
+            checks::count_or_percent(found, rolling, "maxUnavailable", path);
+            checks::not_above_all(found, rolling, "maxUnavailable", path);
+            if checks::given(rolling, "maxUnavailable").is_some_and(|value| checks::is_nothing(Some(value))) {
+                let value = BadValue::from(rolling.get("maxUnavailable"));
+                found.push(FieldError::invalid(path.child("maxUnavailable"), value, "cannot be 0"));
+            }
+        }
+        _ => {
+            let why = "must be 'RollingUpdate' or 'OnDelete'";
+            found.push(FieldError::invalid(path, BadValue::from(strategy), why));
+        }
+    }
+}

@@ -2,18 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::job::job_spec;
 use skiff_object::Tree;
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
-use crate::cells;
-use crate::checks::{self, SPEC};
+use crate::checks::{self, Found, SPEC, jobs};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind};
-use crate::pod_spec;
 use crate::table::Column;
+use crate::{cells, fill, pod_spec};
 
 /// Makes Jobs on a schedule.
 pub(crate) struct CronJob(pub(crate) Facts);
@@ -72,30 +69,18 @@ impl Kind for CronJob {
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        let spec = object.get("spec").unwrap_or(&Tree::Null);
+        let mut found = judge(object, true);
         let name = object.str_at(&["metadata", "name"]);
         if name.len() > NAME_BYTES_MAX {
             let why = format!("must be no more than {NAME_BYTES_MAX} characters");
             found.push(FieldError::invalid("metadata.name", name, why));
         }
-        if let Some(schedule) = checks::required(&mut found, spec, "schedule", SPEC)
-            && !is_schedule(schedule)
-        {
-            let why = format!("expected exactly 5 fields, found {}: [{schedule}]", schedule.split_whitespace().count());
-            found.push(FieldError::invalid(SPEC.child("schedule"), schedule, why));
-        }
-        checks::one_of(&mut found, spec, "concurrencyPolicy", SPEC, &["Allow", "Forbid", "Replace"]);
-        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-            checks::not_negative(&mut found, spec, field, SPEC);
-        }
-        let job = spec.at(&["jobTemplate", "spec"]).unwrap_or(&Tree::Null);
-        job_spec(&mut found, job, SPEC.child("jobTemplate").child("spec"));
         found
     }
 
-    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
-        self.validate_create(new)
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        // A zone in the schedule was allowed once.
+        judge(new, !names_a_zone(old.str_at(&["spec", "schedule"])))
     }
 }
 
@@ -115,7 +100,124 @@ const COLUMNS: &[Column] = &[
 /// The controller adds eleven characters to the names of its jobs.
 const NAME_BYTES_MAX: usize = 52;
 
-/// Five fields or one of the named schedules; the controller reads them in detail.
-fn is_schedule(text: &str) -> bool {
-    text.starts_with('@') || text.split_whitespace().count() == 5
+fn names_a_zone(schedule: &str) -> bool {
+    schedule.contains("TZ")
+}
+
+fn judge(object: &Tree, strict: bool) -> Found {
+    let mut found = Found::new();
+    let spec = checks::spec(object);
+    if let Some(schedule) = checks::required(&mut found, spec, "schedule", SPEC) {
+        let path = SPEC.child("schedule");
+        let zoned = names_a_zone(schedule);
+        if zoned && strict {
+            let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+            found.push(FieldError::invalid(path, schedule, why));
+        }
+        let plain = if zoned { schedule.split_once(' ').map_or("", |(_, rest)| rest) } else { schedule };
+        if let Err(why) = judge_schedule(plain.trim()) {
+            found.push(FieldError::invalid(path, schedule, why));
+        }
+        if zoned && checks::given(spec, "timeZone").is_some() {
+            let why = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
+            found.push(FieldError::invalid(path, schedule, why));
+        }
+    }
+    zone(&mut found, spec);
+    checks::one_of(&mut found, spec, "concurrencyPolicy", SPEC, &["Allow", "Forbid", "Replace"]);
+    let numbers = ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"];
+    checks::counts(&mut found, spec, &numbers, SPEC);
+    let job = spec.at(&["jobTemplate", "spec"]).unwrap_or(&Tree::Null);
+    jobs::job_spec(&mut found, job, SPEC.child("jobTemplate").child("spec"));
+    found
+}
+
+fn zone(found: &mut Found, spec: &Tree) {
+    if checks::given(spec, "timeZone").is_none() {
+        return;
+    }
+    let path = SPEC.child("timeZone");
+    let zone = spec.str_at(&["timeZone"]);
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'/' | b'_' | b'-' | b'+');
+    if zone.is_empty() {
+        found.push(FieldError::invalid(path, zone, "timeZone must be nil or non-empty string"));
+    } else if zone.eq_ignore_ascii_case("local") {
+        let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        found.push(FieldError::invalid(path, zone, why));
+    } else if !zone.bytes().all(plain) || zone.starts_with('/') || zone.starts_with('-') {
+        found.push(FieldError::invalid(path, zone, format!("unknown time zone {zone}")));
+    }
+}
+
+const DESCRIPTORS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
+/// Five fields, or the name of a schedule. The words are those of the library that upstream uses.
+fn judge_schedule(text: &str) -> Result<(), String> {
+    if let Some(period) = text.strip_prefix("@every ") {
+        let wrong = |_| format!("failed to parse duration {text}: time: invalid duration {period:?}");
+        return skiff_object::time::parse_duration(period).map(|_| ()).map_err(wrong);
+    }
+    if text.starts_with('@') {
+        let known = DESCRIPTORS.contains(&text);
+        return if known { Ok(()) } else { Err(format!("unrecognized descriptor: {text}")) };
+    }
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    if fields.len() != 5 {
+        return Err(format!(
+            "expected exactly 5 fields, found {}: {}",
+            fields.len(),
+            skiff_object::errors::go_list(&fields.iter().map(|field| Tree::from(*field)).collect::<Vec<_>>(),)
+        ));
+    }
+    let bounds: [(i64, i64, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, &MONTHS), (0, 6, &DAYS)];
+    for (field, (low, high, names)) in fields.into_iter().zip(bounds) {
+        for part in field.split(',') {
+            judge_range(part, low, high, names)?;
+        }
+    }
+    Ok(())
+}
+
+fn judge_range(text: &str, low: i64, high: i64, names: &[&str]) -> Result<(), String> {
+    let number = |part: &str| -> Result<i64, String> {
+        if let Some(place) = names.iter().position(|name| part.eq_ignore_ascii_case(name)) {
+            return Ok(place as i64 + low);
+        }
+        let wrong = |_| format!("failed to parse int from {part}: strconv.Atoi: parsing {part:?}: invalid syntax");
+        let number = part.parse::<i64>().map_err(wrong)?;
+        if number < 0 { Err(format!("negative number ({number}) not allowed: {part}")) } else { Ok(number) }
+    };
+    let mut halves = text.split('/');
+    let range = halves.next().unwrap_or("");
+    let step = halves.next();
+    if halves.next().is_some() {
+        return Err(format!("too many slashes: {text}"));
+    }
+    let (start, end) = match range {
+        "*" | "?" => (low, high),
+        range => {
+            let ends: Vec<&str> = range.split('-').collect();
+            match ends[..] {
+                [one] if step.is_some() => (number(one)?, high),
+                [one] => (number(one)?, number(one)?),
+                [start, end] => (number(start)?, number(end)?),
+                _ => return Err(format!("too many hyphens: {text}")),
+            }
+        }
+    };
+    if step.map(number).transpose()? == Some(0) {
+        return Err(format!("step of range should be a positive number: {text}"));
+    }
+    if start < low {
+        return Err(format!("beginning of range ({start}) below minimum ({low}): {text}"));
+    }
+    if end > high {
+        return Err(format!("end of range ({end}) above maximum ({high}): {text}"));
+    }
+    if start > end {
+        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {text}"));
+    }
+    Ok(())
 }

@@ -6,16 +6,13 @@ use skiff_object::errors::FieldError;
 use skiff_object::path::Path;
 use skiff_object::selector::label::{self, Selector};
 use skiff_object::time::{Time, human_duration};
-use skiff_object::{Map, Tree};
+use skiff_object::{Map, Tree, name};
 
-use crate::cells;
-use crate::checks::{self, SPEC};
+use crate::checks::{self, Found, SPEC, jobs};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind};
-use crate::pod_spec;
-use crate::rules;
 use crate::table::Column;
+use crate::{cells, fill, pod_spec, rules};
 
 /// Runs pods until enough of them succeed.
 pub(crate) struct Job(pub(crate) Facts);
@@ -88,37 +85,52 @@ impl Kind for Job {
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        let spec = object.get("spec").unwrap_or(&Tree::Null);
-        job_spec(&mut found, spec, SPEC);
-        let selector = spec.get("selector");
-        if selector.is_none_or(Tree::is_null) {
-            found.push(FieldError::required(SPEC.child("selector"), ""));
-        } else {
-            found.extend(label::validate(selector, SPEC.child("selector")));
-            if let Ok(selector) = Selector::from_object(selector) {
-                checks::matches_template(&mut found, object, &selector);
+        let mut found = judge(object);
+        let spec = checks::spec(object);
+        let completions = spec.int_at(&["completions"]).unwrap_or(0);
+        if spec.str_at(&["completionMode"]) == "Indexed" && completions > 0 {
+            let name = object.str_at(&["metadata", "name"]);
+            let host = format!("{name}-{}", completions - 1);
+            if !name::dns1123_label(&host).is_empty() {
+                let why = format!("will not able to create pod with invalid DNS hostname: {host}");
+                found.push(FieldError::invalid("metadata.name", name, why));
             }
         }
         found
     }
 
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
-        let mut found = self.validate_create(new);
-        let indexed = new.str_at(&["spec", "completionMode"]) == "Indexed";
-        if !indexed {
-            checks::immutable(&mut found, new, old, &["spec", "completions"]);
+        let mut found = judge(new);
+        completions_change(&mut found, new, old);
+        for field in
+            ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+        {
+            checks::immutable(&mut found, new, old, &["spec", field]);
         }
-        checks::immutable(&mut found, new, old, &["spec", "selector"]);
-        checks::immutable(&mut found, new, old, &["spec", "completionMode"]);
-        checks::immutable(&mut found, new, old, &["spec", "podFailurePolicy"]);
-        checks::immutable(&mut found, new, old, &["spec", "backoffLimitPerIndex"]);
         // A job that never started may still be told where to run.
         let held = old.bool_at(&["spec", "suspend"]) == Some(true)
             && old.at(&["status", "startTime"]).is_none_or(Tree::is_null);
-        if !held {
+        let mut wanted = new.clone();
+        if held {
+            for fields in PLACEMENT {
+                rules::keep(&mut wanted, old, fields);
+            }
+        }
+        if !rules::same(wanted.at(&["spec", "template"]), old.at(&["spec", "template"])) {
             checks::immutable(&mut found, new, old, &["spec", "template"]);
         }
+        found
+    }
+
+    fn validate_subresource(&self, _: &str, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let status = new.get("status").unwrap_or(&Tree::Null);
+        checks::counts(
+            &mut found,
+            status,
+            &["active", "succeeded", "failed", "ready", "terminating"],
+            Path::new("status"),
+        );
         found
     }
 }
@@ -171,35 +183,42 @@ fn completions(object: &Tree) -> String {
     }
 }
 
-/// Everything wrong with the spec of a job, wherever it stands.
-pub(crate) fn job_spec(found: &mut Vec<FieldError>, spec: &Tree, path: Path<'_>) {
-    for field in [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-        "ttlSecondsAfterFinished",
-    ] {
-        checks::not_negative(found, spec, field, path);
+/// What of the template decides where pods run.
+const PLACEMENT: [&[&str]; 6] = [
+    &["spec", "template", "metadata", "labels"],
+    &["spec", "template", "metadata", "annotations"],
+    &["spec", "template", "spec", "nodeSelector"],
+    &["spec", "template", "spec", "affinity"],
+    &["spec", "template", "spec", "tolerations"],
+    &["spec", "template", "spec", "schedulingGates"],
+];
+
+fn judge(object: &Tree) -> Found {
+    let mut found = Found::new();
+    let spec = checks::spec(object);
+    jobs::job_spec(&mut found, spec, SPEC);
+    let Some(selector) = checks::given(spec, "selector") else {
+        found.push(FieldError::required(SPEC.child("selector"), ""));
+        return found;
+    };
+    found.extend(label::validate(Some(selector), SPEC.child("selector")));
+    if let Ok(selector) = Selector::from_object(Some(selector)) {
+        checks::matches_template(&mut found, object, &selector);
     }
-    checks::maybe_one_of(found, spec, "completionMode", path, &["Indexed", "NonIndexed"]);
-    if spec.str_at(&["completionMode"]) == "Indexed" && spec.int_at(&["completions"]).is_none() {
-        found.push(FieldError::required(path.child("completions"), "when completion mode is Indexed"));
+    found
+}
+
+/// An indexed job grows and shrinks as a whole; any other keeps its completions.
+fn completions_change(found: &mut Found, new: &Tree, old: &Tree) {
+    let [completions, before] = [new, old].map(|job| job.int_at(&["spec", "completions"]));
+    if completions == before {
+        return;
     }
-    checks::maybe_one_of(found, spec, "podReplacementPolicy", path, &["Failed", "TerminatingOrFailed"]);
-    let path = path.child("template");
-    pod_spec::validate::template(found, spec.get("template").unwrap_or(&Tree::Null), path);
-    let path = path.child("spec");
-    match spec.str_at(&["template", "spec", "restartPolicy"]) {
-        "OnFailure" | "Never" => {}
-        "" | "Always" => {
-            let why = r#"valid values: "OnFailure", "Never""#;
-            found.push(FieldError::required(path.child("restartPolicy"), why));
-        }
-        other => {
-            found.push(FieldError::not_supported(path.child("restartPolicy"), other, &["OnFailure", "Never"]));
-        }
+    let in_step = |job: &Tree| job.int_at(&["spec", "completions"]) == job.int_at(&["spec", "parallelism"]);
+    if new.str_at(&["spec", "completionMode"]) != "Indexed" || completions.is_none() || before.is_none() {
+        checks::immutable(found, new, old, &["spec", "completions"]);
+    } else if !in_step(new) || !in_step(old) {
+        let why = "can only be modified in tandem with spec.parallelism";
+        found.push(FieldError::invalid("spec.completions", completions.unwrap_or(0), why));
     }
 }

@@ -2,18 +2,18 @@
 
 use std::borrow::Cow;
 
-use skiff_object::Tree;
-use skiff_object::errors::FieldError;
+use skiff_object::errors::{BadValue, FieldError};
+use skiff_object::path::Path;
 use skiff_object::time::Time;
+use skiff_object::{Tree, name, net};
 
-use crate::cells;
-use crate::checks::SPEC;
+use crate::checks::{self, Found};
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
-use crate::pod_spec;
 use crate::pod_spec::status::Summary;
-use crate::rules;
+use crate::pod_spec::{self, update, validate};
 use crate::table::Column;
+use crate::{cells, rules};
 
 /// Containers that run together on one node.
 pub(crate) struct Pod(pub(crate) Facts);
@@ -47,7 +47,11 @@ impl Kind for Pod {
         if unbound || matches!(object.str_at(&["status", "phase"]), "Succeeded" | "Failed") {
             return Some(0);
         }
-        Some(object.int_at(&["spec", "terminationGracePeriodSeconds"]).unwrap_or(30))
+        match object.int_at(&["spec", "terminationGracePeriodSeconds"]).unwrap_or(30) {
+            // As good as at once.
+            ..0 => Some(1),
+            seconds => Some(seconds),
+        }
     }
 
     fn columns(&self) -> Cow<'_, [Column]> {
@@ -76,32 +80,6 @@ impl Kind for Pod {
         ]
     }
 
-    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        pod_spec::validate::spec(&mut found, object.get("spec").unwrap_or(&Tree::Null), SPEC);
-        found
-    }
-
-    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
-        let mut found = self.validate_create(new);
-        let count = |object: &Tree, list: &str| object.list_at(&["spec", list]).len();
-        for list in ["containers", "initContainers"] {
-            if count(new, list) != count(old, list) {
-                let path = format!("spec.{list}");
-                found.push(FieldError::forbidden(path, "pod updates may not add or remove containers"));
-                return found;
-            }
-        }
-        let mut allowed = new.get("spec").cloned().unwrap_or_default();
-        restore_changeable(&mut allowed, old.get("spec").unwrap_or(&Tree::Null));
-        let rest = old.get("spec").cloned().unwrap_or_default();
-        if !rules::same(Some(&allowed), Some(&rest)) {
-            found.push(FieldError::forbidden("spec", format!("{ONLY_THESE_CHANGE}\n{}", differing(&allowed, &rest))));
-        }
-        tolerations_only_grow(&mut found, new, old);
-        found
-    }
-
     fn prepare_subresource(&self, subresource: &str, new: &mut Tree, old: &Tree) {
         match subresource {
             "ephemeralcontainers" => {
@@ -127,30 +105,35 @@ impl Kind for Pod {
         }
     }
 
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        validate::pod(&mut found, object);
+        validate::new_pod(&mut found, object);
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        validate::pod(&mut found, new);
+        update::update(&mut found, new, old);
+        found
+    }
+
     fn validate_subresource(&self, subresource: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
         match subresource {
             "ephemeralcontainers" => {
-                let mut found = self.validate_create(new);
-                let list = |object: &Tree| object.list_at(&["spec", "ephemeralContainers"]).to_vec();
-                let kept = list(new);
-                for one in list(old) {
-                    let name = one.str_at(&["name"]);
-                    let path = "spec.ephemeralContainers";
-                    match kept.iter().find(|other| other.str_at(&["name"]) == name) {
-                        Some(same) if rules::same(Some(same), Some(&one)) => {}
-                        Some(_) => {
-                            let why = format!("existing ephemeral containers \"{name}\" may not be changed");
-                            found.push(FieldError::forbidden(path, why));
-                        }
-                        None => {
-                            let why = format!("existing ephemeral containers \"{name}\" may not be removed");
-                            found.push(FieldError::forbidden(path, why));
-                        }
-                    }
-                }
+                let mut found = Vec::new();
+                validate::pod(&mut found, new);
+                update::ephemeral_containers(&mut found, new, old);
                 found
             }
-            "resize" => self.validate_create(new),
+            "resize" => {
+                let mut found = Vec::new();
+                validate::pod(&mut found, new);
+                update::resize(&mut found, new, old);
+                found
+            }
+            "status" => status(new, old),
             _ => Vec::new(),
         }
     }
@@ -191,60 +174,6 @@ fn readiness_gates(object: &Tree) -> String {
     format!("{open}/{}", gates.len())
 }
 
-const ONLY_THESE_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
-    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
-    tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-
-/// Gives what an update may change its old value, so that only what it may not is left to differ.
-fn restore_changeable(spec: &mut Tree, old: &Tree) {
-    for list in ["containers", "initContainers"] {
-        let old_list = old.list_at(&[list]);
-        let Some(items) = spec.get_mut(list).and_then(Tree::as_list_mut) else { continue };
-        for (new, old) in items.iter_mut().zip(old_list) {
-            rules::keep(new, old, &["image"]);
-        }
-    }
-    for field in ["activeDeadlineSeconds", "tolerations"] {
-        rules::keep(spec, old, &[field]);
-    }
-    if old.int_at(&["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0)
-        && spec.int_at(&["terminationGracePeriodSeconds"]) == Some(1)
-    {
-        rules::keep(spec, old, &["terminationGracePeriodSeconds"]);
-    }
-    // While a pod is gated, nobody has looked at it yet.
-    let gates = |spec: &Tree| spec.list_at(&["schedulingGates"]).to_vec();
-    let (new_gates, old_gates) = (gates(spec), gates(old));
-    if !old_gates.is_empty() && new_gates.iter().all(|gate| old_gates.contains(gate)) {
-        for field in ["schedulingGates", "nodeSelector", "affinity"] {
-            rules::keep(spec, old, &[field]);
-        }
-    }
-}
-
-/// The fields of two specs that differ, for people.
-fn differing(new: &Tree, old: &Tree) -> String {
-    let (Some(new), Some(old)) = (new.as_map(), old.as_map()) else { return String::new() };
-    let mut fields: Vec<&str> = new.keys().chain(old.keys()).map(skiff_object::Key::as_str).collect();
-    fields.sort_unstable();
-    fields.dedup();
-    fields.retain(|field| !rules::same(new.get(field), old.get(field)));
-    format!("differing: {}", fields.join(", "))
-}
-
-fn tolerations_only_grow(found: &mut Vec<FieldError>, new: &Tree, old: &Tree) {
-    let list = |object: &Tree| object.list_at(&["spec", "tolerations"]).to_vec();
-    let new = list(new);
-    // Only how long an existing toleration lasts may change.
-    let alike = |a: &Tree, b: &Tree| {
-        ["key", "operator", "value", "effect"].iter().all(|field| a.str_at(&[field]) == b.str_at(&[field]))
-    };
-    if list(old).iter().any(|one| !new.iter().any(|other| alike(one, other))) {
-        let why = "existing toleration can not be modified except its tolerationSeconds";
-        found.push(FieldError::forbidden("spec.tolerations", why));
-    }
-}
-
 /// A write through a subresource changes only its part: everything else is as it was. What the
 /// server has put into the metadata by now stays.
 fn start_from(new: &mut Tree, old: &Tree) {
@@ -275,5 +204,62 @@ fn resize(object: &mut Tree, wanted: &Tree) {
     }
     if let Some(spec) = object.get_mut("spec") {
         rules::keep(spec, wanted, &["resources"]);
+    }
+}
+
+/// What a kubelet may not say of a pod.
+fn status(new: &Tree, old: &Tree) -> Found {
+    let mut found = Found::new();
+    let [new_node, old_node] = [new, old].map(|pod| pod.str_at(&["spec", "nodeName"]));
+    if new_node != old_node {
+        found.push(FieldError::forbidden("status.nodeName", "may not be changed directly"));
+    }
+    let status = new.get("status").unwrap_or(&Tree::Null);
+    let path = Path::new("status");
+    if checks::given(status, "nominatedNodeName").is_some() {
+        checks::formed(&mut found, status, "nominatedNodeName", path, name::dns1123_subdomain);
+    }
+    checks::each(status, "conditions", path, |condition, path| {
+        let ty = condition.str_at(&["type"]);
+        checks::invalid(&mut found, path.child("type"), ty, name::qualified_name(ty));
+    });
+    let policy = new.str_at(&["spec", "restartPolicy"]);
+    if policy != "Never" {
+        restarted(&mut found, new, old, policy);
+    }
+    addresses(&mut found, status, "podIPs", path);
+    addresses(&mut found, status, "hostIPs", path);
+    found
+}
+
+/// A container that is started again when it ends does not go back from its end to waiting.
+fn restarted(found: &mut Found, new: &Tree, old: &Tree, policy: &str) {
+    let path = Path::new("status");
+    let path = path.child("containerStatuses");
+    for before in old.list_at(&["status", "containerStatuses"]) {
+        let Some(exit) = before.int_at(&["state", "terminated", "exitCode"]) else { continue };
+        let ends_well = policy == "OnFailure" && exit == 0;
+        let name = before.str_at(&["name"]);
+        let list = new.list_at(&["status", "containerStatuses"]);
+        let after = list.iter().position(|one| one.str_at(&["name"]) == name);
+        let Some(index) = after.filter(|_| ends_well) else { continue };
+        if list[index].at(&["state", "terminated"]).is_none_or(Tree::is_null) {
+            let why = "may not be transitioned to non-terminated state";
+            found.push(FieldError::forbidden(path.index(index).child("state"), why));
+        }
+    }
+}
+
+/// At most one address of each family, each well written.
+fn addresses(found: &mut Found, status: &Tree, field: &str, path: Path<'_>) {
+    let list = status.list_at(&[field]);
+    checks::each(status, field, path, |address, path| {
+        let ip = address.str_at(&["ip"]);
+        checks::invalid(found, path, ip, net::ip(ip));
+    });
+    let pair = list.len() == 2 && net::is_dual_stack(list.iter().map(|one| one.str_at(&["ip"])));
+    if list.len() > 1 && !pair {
+        let why = "may specify no more than one IP for each IP family";
+        found.push(FieldError::invalid(path.child(field), BadValue::from(status.get(field)), why));
     }
 }

@@ -7,13 +7,11 @@ use skiff_object::selector::label::Selector;
 use skiff_object::time::Time;
 use skiff_object::{Map, Tree};
 
-use crate::cells;
 use crate::checks::{self, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind, ScalePaths};
-use crate::pod_spec;
 use crate::table::Column;
+use crate::{cells, fill, pod_spec};
 
 /// Keeps a number of pods, in the old form.
 pub(crate) struct ReplicationController(pub(crate) Facts);
@@ -79,6 +77,23 @@ impl Kind for ReplicationController {
         checks::matches_template(&mut found, object, &Selector::from_set(spec.get("selector")));
         pod_spec::validate::running_template(&mut found, object, "ReplicationController");
         found
+    }
+
+    fn validate_subresource(&self, subresource: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        if subresource == "status" {
+            checks::replica_status(
+                &mut found,
+                new,
+                old,
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
+        }
+        found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
     }
 }
 
