@@ -58,7 +58,7 @@ fn with_request<T>(writer: &Writer<'_>, run: impl FnOnce(&Request<'_>) -> T) -> 
         ty: facts.ty,
         api_version: facts.api_version.as_str(),
         kind: facts.kind.as_str(),
-        subresource: &writer.subject.subresource,
+        subresource: writer.recorded,
         reset: &reset,
         manager: &writer.manager,
         now: Time::from_nanos(writer.server.clock().now().as_nanos()),

@@ -1,9 +1,8 @@
 //! What must hold for an object whatever its kind: `metadata`.
 
-use skiff_object::Tree;
 use skiff_object::errors::{self, FieldError};
-use skiff_object::name;
 use skiff_object::path::Path;
+use skiff_object::{Tree, name, net};
 
 use crate::errors::{ApiError, ApiResult, Cause};
 use crate::meta;
@@ -12,6 +11,14 @@ use crate::verbs::Subject;
 /// A new object.
 pub fn create(subject: &Subject, object: &Tree) -> ApiResult<()> {
     let mut found = metadata(subject, object);
+    let facts = subject.kind.facts();
+    if (facts.group.as_str(), facts.plural.as_str()) == ("apps", "statefulsets") {
+        // Its pods carry the name in a label.
+        let wrong = name::dns1123_label(meta::name(object));
+        if name::dns1123_subdomain(meta::name(object)).is_empty() {
+            found.extend(wrong.into_iter().map(|why| FieldError::invalid("metadata.name", meta::name(object), why)));
+        }
+    }
     found.extend(subject.kind.validate_create(object));
     refuse(subject, meta::name(object), found)
 }
@@ -48,6 +55,15 @@ pub fn update(subject: &Subject, new: &Tree, old: &Tree) -> ApiResult<()> {
         "" => subject.kind.validate_update(new, old),
         subresource => subject.kind.validate_subresource(subresource, new, old),
     });
+    if !found.is_empty() {
+        // What was accepted once stays accepted as long as nobody touches it: rules grow stricter.
+        let mut before = metadata(subject, old);
+        before.extend(match subject.subresource.as_str() {
+            "" => subject.kind.validate_create(old),
+            subresource => subject.kind.validate_subresource(subresource, old, old),
+        });
+        found.retain(|error| !before.contains(error));
+    }
     refuse(subject, meta::name(new), found)
 }
 
@@ -73,7 +89,8 @@ fn name_check(group: &str, plural: &str) -> fn(&str) -> Vec<String> {
         ("", "namespaces") => name::dns1123_label,
         ("", "services") => name::dns1035_label,
         ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "apiservices") => name::path_segment,
-        ("networking.k8s.io", "ipaddresses") | ("certificates.k8s.io", _) => name::path_segment,
+        ("networking.k8s.io", "ipaddresses") => net::canonical_ip,
+        ("certificates.k8s.io", _) => name::path_segment,
         _ => name::dns1123_subdomain,
     }
 }
@@ -85,6 +102,11 @@ fn metadata(subject: &Subject, object: &Tree) -> Vec<FieldError> {
     let path = root.child("metadata");
     let mut found = Vec::new();
     let object_name = meta::name(object);
+    let prefix = object.str_at(&["metadata", "generateName"]);
+    if !prefix.is_empty() {
+        let wrong = check(&name::masked_prefix(prefix));
+        found.extend(wrong.into_iter().map(|why| FieldError::invalid(path.child("generateName"), prefix, why)));
+    }
     if object_name.is_empty() {
         found.push(FieldError::required(path.child("name"), "name or generateName is required"));
     } else {
@@ -106,15 +128,34 @@ fn metadata(subject: &Subject, object: &Tree) -> Vec<FieldError> {
     }
     found.extend(name::labels(object.at(&["metadata", "labels"]), path.child("labels")));
     found.extend(name::annotations(object.at(&["metadata", "annotations"]), path.child("annotations")));
-    for finalizer in meta::finalizers(object) {
-        found.extend(
-            name::qualified_name(finalizer)
-                .into_iter()
-                .map(|why| FieldError::invalid(path.child("finalizers"), finalizer, why)),
-        );
-    }
+    let [group, version, plural] = [&facts.group, &facts.version, &facts.plural].map(|part| part.as_str());
+    let is_core = !matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
+        && skiff_kinds::builtin().resource(group, version, plural).is_some();
+    finalizers(object, is_core, &mut found);
     owner_references(object, &mut found);
     found
+}
+
+/// Finalizers are qualified names; a kind of Kubernetes itself knows all those without a domain.
+fn finalizers(object: &Tree, is_core: bool, found: &mut Vec<FieldError>) {
+    const CONFLICT: &str = "finalizer set with both \"orphan\" and \"foregroundDeletion\" is not allowed";
+    let root = Path::root();
+    let metadata = root.child("metadata");
+    let path = metadata.child("finalizers");
+    for finalizer in meta::finalizers(object) {
+        let wrong = name::qualified_name(finalizer);
+        found.extend(wrong.into_iter().map(|why| FieldError::invalid(path, finalizer, why)));
+    }
+    if ["orphan", "foregroundDeletion"].iter().all(|one| meta::has_finalizer(object, one)) {
+        let value = errors::BadValue::from(object.at(&["metadata", "finalizers"]));
+        found.push(FieldError::invalid(path, value, CONFLICT));
+    }
+    for (index, finalizer) in meta::finalizers(object).enumerate().filter(|_| is_core) {
+        if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            found.push(FieldError::invalid(path.index(index), finalizer, why));
+        }
+    }
 }
 
 fn owner_references(object: &Tree, found: &mut Vec<FieldError>) {
@@ -122,8 +163,7 @@ fn owner_references(object: &Tree, found: &mut Vec<FieldError>) {
     let metadata = root.child("metadata");
     let path = metadata.child("ownerReferences");
     let mut controller: Option<String> = None;
-    for (index, owner) in object.list_at(&["metadata", "ownerReferences"]).iter().enumerate() {
-        let at = path.index(index);
+    for owner in object.list_at(&["metadata", "ownerReferences"]) {
         for (field, value) in [
             ("apiVersion", owner.str_at(&["apiVersion"])),
             ("kind", owner.str_at(&["kind"])),
@@ -132,11 +172,15 @@ fn owner_references(object: &Tree, found: &mut Vec<FieldError>) {
         ] {
             if value.is_empty() {
                 let detail = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
-                found.push(FieldError::invalid(at.child(field), value, detail));
+                found.push(FieldError::invalid(path.child(field), value, detail));
             }
         }
+        if owner.str_at(&["apiVersion"]) == "v1" && owner.str_at(&["kind"]) == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            found.push(FieldError::invalid(path, errors::BadValue::from(owner), why));
+        }
         if owner.bool_at(&["controller"]) == Some(true) {
-            let this = owner.str_at(&["name"]).to_owned();
+            let this = format!("{}/{}", owner.str_at(&["kind"]), owner.str_at(&["name"]));
             match &controller {
                 Some(first) => found.push(FieldError::invalid(
                     path,

@@ -34,6 +34,8 @@ pub struct Writer<'a> {
     pub call: Option<&'a Call>,
     /// Whether the write was admitted already, as something else (a scale).
     pub is_admitted: bool,
+    /// The subresource that `managedFields` name: that of the request, even where the object is written whole.
+    pub recorded: &'a str,
 }
 
 impl<'a> Writer<'a> {
@@ -47,6 +49,7 @@ impl<'a> Writer<'a> {
             manager: manager(call, options),
             call: Some(call),
             is_admitted: false,
+            recorded: &subject.subresource,
         }
     }
 

@@ -10,6 +10,7 @@ use skiff_object::{Map, Tree, name};
 use crate::rules;
 
 pub(crate) mod admission;
+pub(crate) mod autoscalers;
 pub(crate) mod conditions;
 pub(crate) mod data;
 pub(crate) mod devices;

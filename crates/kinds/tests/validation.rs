@@ -196,6 +196,7 @@ fn other_kinds_say_what_is_wrong() {
         r#"{"spec":{"clusterIPs":["10.0.0.1"],"ports":[{"port":1}]}}"#,
         r#"{"spec":{"clusterIPs":["10.0.0.2"],"ports":[{"port":1}]}}"#,
         expect![[r#"
+            spec.clusterIPs: Invalid value: ["10.0.0.2"]: first value must match `clusterIP`
             spec.clusterIPs[0]: Invalid value: "10.0.0.2": may not change once set
         "#]],
     );

@@ -179,6 +179,13 @@ fn drop_unneeded(new: &mut Tree, old: &Tree) {
             new.unset(&["spec", "externalTrafficPolicy"]);
         }
     }
+    let balanced = |service: &Tree| service.str_at(&["spec", "type"]) == "LoadBalancer";
+    if balanced(old) && !balanced(new) {
+        new.unset(&["spec", "allocateLoadBalancerNodePorts"]);
+        if new.at(&["spec", "loadBalancerClass"]) == old.at(&["spec", "loadBalancerClass"]) {
+            new.unset(&["spec", "loadBalancerClass"]);
+        }
+    }
     if needs_health_port(old) && !needs_health_port(new) {
         new.unset(&["spec", "healthCheckNodePort"]);
     }

@@ -5,14 +5,13 @@
 
 use std::borrow::Cow;
 
+use skiff_object::{Map, Tree, json};
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
-use skiff_object::{Map, Tree, json};
 
-use crate::cells;
-use crate::checks::{self, SPEC};
+use crate::{cells, fill};
+use crate::checks::autoscalers;
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::Kind;
 use crate::table::Column;
 
@@ -47,13 +46,15 @@ impl Kind for HorizontalPodAutoscalerV2 {
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        autoscaler(&mut found, object.get("spec").unwrap_or(&Tree::Null));
-        found
+        autoscalers::autoscaler(object)
     }
 
     fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
         self.validate_create(new)
+    }
+
+    fn validate_subresource(&self, _: &str, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        autoscalers::status(new)
     }
 }
 
@@ -86,13 +87,17 @@ impl Kind for HorizontalPodAutoscalerV1 {
     }
 
     fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        autoscaler(&mut found, object.get("spec").unwrap_or(&Tree::Null));
-        found
+        let mut modern = object.clone();
+        to_v2(&mut modern);
+        autoscalers::autoscaler(&modern)
     }
 
     fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
         self.validate_create(new)
+    }
+
+    fn validate_subresource(&self, _: &str, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        autoscalers::status(new)
     }
 }
 
@@ -426,25 +431,6 @@ fn metric(spec: &Tree, status: Option<&Tree>) -> String {
         format!("{}/{}", now("value").unwrap_or_else(unknown), goal("value").unwrap_or_else(|| "<auto>".to_owned()))
     };
     if named { format!("{}: {text}", spec.str_at(&[source, "name"])) } else { text }
-}
-
-fn autoscaler(found: &mut Vec<FieldError>, spec: &Tree) {
-    let (min, max) = (spec.int_at(&["minReplicas"]), spec.int_at(&["maxReplicas"]).unwrap_or(0));
-    if let Some(min) = min.filter(|min| *min < 1) {
-        let why = "must be greater than or equal to 1";
-        found.push(FieldError::invalid(SPEC.child("minReplicas"), min, why));
-    }
-    if max < 1 {
-        found.push(FieldError::invalid(SPEC.child("maxReplicas"), max, "must be greater than 0"));
-    }
-    if min.is_some_and(|min| max < min) {
-        let why = "must be greater than or equal to `minReplicas`";
-        found.push(FieldError::invalid(SPEC.child("maxReplicas"), max, why));
-    }
-    let target = spec.get("scaleTargetRef").unwrap_or(&Tree::Null);
-    for field in ["kind", "name"] {
-        checks::required(found, target, field, SPEC.child("scaleTargetRef"));
-    }
 }
 
 #[cfg(test)]

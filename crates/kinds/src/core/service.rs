@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use skiff_object::{Tree, name, net};
 use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::time::Time;
-use skiff_object::{Tree, name, net};
 
-use crate::checks::{self, SPEC};
+use crate::{cells, fill, rules};
+use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
-use crate::{cells, fill};
 
 /// A stable address for a set of pods.
 pub(crate) struct Service(pub(crate) Facts);
@@ -95,9 +95,11 @@ impl Kind for Service {
                 found.push(FieldError::invalid(SPEC.child("clusterIPs").index(0), "None", why));
             }
             "ExternalName" => {
-                if !spec.list_at(&["clusterIPs"]).is_empty() {
-                    let why = "may not be set for ExternalName services";
-                    found.push(FieldError::forbidden(SPEC.child("clusterIPs"), why));
+                for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                    if !rules::same(spec.get(field), None) {
+                        let why = "may not be set for ExternalName services";
+                        found.push(FieldError::forbidden(SPEC.child(field), why));
+                    }
                 }
                 let host = spec.str_at(&["externalName"]);
                 let host = host.strip_suffix('.').unwrap_or(host);
@@ -111,24 +113,18 @@ impl Kind for Service {
         }
         service_ports(&mut found, ports, ty);
         found.extend(name::labels(spec.get("selector"), SPEC.child("selector")));
-        checks::one_of(&mut found, spec, "sessionAffinity", SPEC, &["ClientIP", "None"]);
+        affinity(&mut found, spec);
+        addresses(&mut found, spec);
+        checks::each_text(spec, "externalIPs", SPEC, |ip, path| {
+            let wrong = net::ip(ip);
+            if wrong.is_empty() {
+                checks::invalid(&mut found, path, ip, net::not_special(ip));
+            }
+            checks::invalid(&mut found, path, ip, wrong);
+        });
         checks::one_of(&mut found, spec, "type", SPEC, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
-        checks::maybe_one_of(&mut found, spec, "externalTrafficPolicy", SPEC, &["Cluster", "Local"]);
-        checks::maybe_one_of(&mut found, spec, "internalTrafficPolicy", SPEC, &["Cluster", "Local"]);
-        let list = SPEC.child("externalIPs");
-        for (index, ip) in spec.list_at(&["externalIPs"]).iter().filter_map(Tree::as_str).enumerate() {
-            checks::invalid(&mut found, list.index(index), ip, net::ip(ip));
-        }
-        if let Some(seconds) = spec.int_at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"])
-            && !(1..=DAY_SECONDS).contains(&seconds)
-        {
-            let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-            found.push(FieldError::invalid(
-                path,
-                seconds,
-                format!("must be greater than 0 and less than {DAY_SECONDS}"),
-            ));
-        }
+        balancer(&mut found, spec, ty == "LoadBalancer");
+        policies(&mut found, spec, ty);
         found
     }
 
@@ -143,6 +139,12 @@ impl Kind for Service {
         {
             let why = "may not change once set";
             found.push(FieldError::invalid(SPEC.child("clusterIPs").index(0), BadValue::from(is), why));
+        }
+        let balanced = |object: &Tree| object.str_at(&["spec", "type"]) == "LoadBalancer";
+        let class = |object: &Tree| object.at(&["spec", "loadBalancerClass"]).cloned();
+        if balanced(new) && balanced(old) && class(new) != class(old) {
+            let value = BadValue::from(class(new).as_ref());
+            found.push(FieldError::invalid(SPEC.child("loadBalancerClass"), value, "may not change once set"));
         }
         found
     }
@@ -192,7 +194,107 @@ fn ports(object: &Tree) -> String {
 
 const DAY_SECONDS: i64 = 86_400;
 
-fn service_ports(found: &mut Vec<FieldError>, ports: &[Tree], ty: &str) {
+/// Whether clients stay with their endpoint, and for how long.
+fn affinity(found: &mut Found, spec: &Tree) {
+    checks::one_of(found, spec, "sessionAffinity", SPEC, &["ClientIP", "None"]);
+    let seconds = spec.int_at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"]);
+    if let Some(seconds) = seconds.filter(|seconds| !(1..=DAY_SECONDS).contains(seconds)) {
+        let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+        let why = format!("must be greater than 0 and less than {DAY_SECONDS}");
+        found.push(FieldError::invalid(path, seconds, why));
+    }
+}
+
+/// The addresses inside the cluster and their families agree with each other.
+fn addresses(found: &mut Found, spec: &Tree) {
+    const POLICIES: [&str; 3] = ["SingleStack", "PreferDualStack", "RequireDualStack"];
+    checks::only_if_given(found, spec, "ipFamilyPolicy", SPEC, &POLICIES);
+    checks::each_text(spec, "ipFamilies", SPEC, |family, path| {
+        if !matches!(family, "IPv4" | "IPv6") {
+            found.push(FieldError::not_supported(path, family, &["IPv4", "IPv6"]));
+        }
+    });
+    checks::distinct(found, spec, "ipFamilies", SPEC);
+    let list = spec.list_at(&["clusterIPs"]);
+    let whole = || BadValue::from(spec.get("clusterIPs"));
+    let path = SPEC.child("clusterIPs");
+    let first = list.first().and_then(Tree::as_str).unwrap_or("");
+    if first != spec.str_at(&["clusterIP"]) && !list.is_empty() {
+        found.push(FieldError::invalid(path, whole(), "first value must match `clusterIP`"));
+    }
+    if first == "None" {
+        if list.len() > 1 {
+            found.push(FieldError::invalid(path, whole(), "'None' must be the first and only value"));
+        }
+        return;
+    }
+    if list.len() > 2 {
+        found.push(FieldError::invalid(path, whole(), "may only hold up to 2 values"));
+    }
+    checks::distinct(found, spec, "clusterIPs", SPEC);
+    let families = spec.list_at(&["ipFamilies"]);
+    let before = found.len();
+    for (index, ip) in list.iter().filter_map(Tree::as_str).enumerate() {
+        checks::invalid(found, path.index(index), ip, net::ip(ip));
+        let Some(wanted) = families.get(index).and_then(Tree::as_str) else { continue };
+        let is = net::sloppy(ip).map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" });
+        if is.is_some_and(|is| is != wanted) {
+            let why = format!("expected an {wanted} value as indicated by `ipFamilies[{index}]`");
+            found.push(FieldError::invalid(path.index(index), ip, why));
+        }
+    }
+    let sound = found.len() == before && list.len() == 2;
+    if sound && !net::is_dual_stack(list.iter().filter_map(Tree::as_str)) {
+        let why = "may specify no more than one IP for each IP family";
+        found.push(FieldError::invalid(path, whole(), why));
+    }
+}
+
+/// What only a load balancer has.
+fn balancer(found: &mut Found, spec: &Tree, is_balancer: bool) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    checks::each_text(spec, "loadBalancerSourceRanges", SPEC, |block, path| {
+        checks::invalid(found, path, block, net::cidr(block.trim()));
+    });
+    for field in ["loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if !is_balancer && !rules::same(spec.get(field), None) {
+            found.push(FieldError::forbidden(SPEC.child(field), ONLY));
+        }
+    }
+    if is_balancer && checks::given(spec, "allocateLoadBalancerNodePorts").is_none() {
+        found.push(FieldError::required(SPEC.child("allocateLoadBalancerNodePorts"), ""));
+    }
+    if checks::given(spec, "loadBalancerClass").is_some() {
+        checks::shaped(found, spec, "loadBalancerClass", SPEC, name::qualified_name);
+    }
+}
+
+/// Which endpoints traffic goes to.
+fn policies(found: &mut Found, spec: &Tree, ty: &str) {
+    const POLICIES: [&str; 2] = ["Cluster", "Local"];
+    let policy = spec.str_at(&["externalTrafficPolicy"]);
+    let outside = matches!(ty, "NodePort" | "LoadBalancer")
+        || (ty == "ClusterIP" && !spec.list_at(&["externalIPs"]).is_empty());
+    if !outside && !policy.is_empty() {
+        let why = "may only be set for externally-accessible services";
+        found.push(FieldError::invalid(SPEC.child("externalTrafficPolicy"), policy, why));
+    }
+    if outside {
+        checks::one_of(found, spec, "externalTrafficPolicy", SPEC, &POLICIES);
+    }
+    let port = spec.int_at(&["healthCheckNodePort"]).unwrap_or(0);
+    if port != 0 && !(ty == "LoadBalancer" && policy == "Local") {
+        let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        found.push(FieldError::invalid(SPEC.child("healthCheckNodePort"), port, why));
+    }
+    if matches!(ty, "ClusterIP" | "NodePort" | "LoadBalancer") {
+        checks::one_of(found, spec, "internalTrafficPolicy", SPEC, &POLICIES);
+    }
+    let near = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    checks::only_if_given(found, spec, "trafficDistribution", SPEC, &near);
+}
+
+fn service_ports(found: &mut Found, ports: &[Tree], ty: &str) {
     let list = SPEC.child("ports");
     let (mut names, mut numbers, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (index, port) in ports.iter().enumerate() {

@@ -64,13 +64,23 @@ impl Kind for Ingress {
         for (index, rule) in rules.iter().enumerate() {
             let path = list.index(index);
             let host = rule.str_at(&["host"]);
-            if host.contains('*') {
+            if host.parse::<std::net::IpAddr>().is_ok() {
+                let why = "must be a DNS name, not an IP address";
+                found.push(FieldError::invalid(path.child("host"), host, why));
+            } else if host.contains('*') {
                 checks::invalid(&mut found, path.child("host"), host, name::wildcard_dns1123_subdomain(host));
             } else if !host.is_empty() {
                 checks::invalid(&mut found, path.child("host"), host, name::dns1123_subdomain(host));
             }
             http_paths(&mut found, rule, path.child("http"));
         }
+        checks::each(spec, "tls", SPEC, |tls, path| {
+            checks::each_text(tls, "hosts", path, |host, path| {
+                let check = if host.contains('*') { name::wildcard_dns1123_subdomain } else { name::dns1123_subdomain };
+                checks::invalid(&mut found, path, host, check(host));
+            });
+            checks::formed(&mut found, tls, "secretName", path, name::dns1123_subdomain);
+        });
         let class = spec.str_at(&["ingressClassName"]);
         if !class.is_empty() {
             checks::invalid(&mut found, SPEC.child("ingressClassName"), class, name::dns1123_subdomain(class));
@@ -113,6 +123,14 @@ fn http_paths(found: &mut Vec<FieldError>, rule: &Tree, path: Path<'_>) {
             other => {
                 let known = ["Exact", "ImplementationSpecific", "Prefix"];
                 found.push(FieldError::not_supported(path.child("pathType"), other, &known));
+            }
+        }
+        if matches!(one.str_at(&["pathType"]), "Exact" | "Prefix") {
+            for part in ["//", "/./", "/../", "%2f", "%2F"].into_iter().filter(|part| text.contains(part)) {
+                found.push(FieldError::invalid(path.child("path"), text, format!("must not contain '{part}'")));
+            }
+            for end in ["/..", "/."].into_iter().filter(|end| text.ends_with(end)) {
+                found.push(FieldError::invalid(path.child("path"), text, format!("cannot end with '{end}'")));
             }
         }
         backend(found, one.get("backend").unwrap_or(&Tree::Null), path.child("backend"));

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use skiff_object::Tree;
+use skiff_object::{Tree, name};
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
 
-use crate::cells;
+use crate::{cells, fill};
 use crate::checks::{self, SPEC};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
 
@@ -50,16 +49,38 @@ impl Kind for IngressClass {
         ]
     }
 
-    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
-        let mut found = Vec::new();
-        let spec = object.get("spec").unwrap_or(&Tree::Null);
-        checks::required(&mut found, spec, "controller", SPEC);
-        found
-    }
-
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
         checks::immutable(&mut found, new, old, &["spec", "controller"]);
+        found
+    }
+
+    fn validate_create(&self, object: &Tree) -> Vec<FieldError> {
+        let mut found = Vec::new();
+        let spec = checks::spec(object);
+        if checks::required(&mut found, spec, "controller", SPEC).is_some() {
+            checks::not_longer(&mut found, spec, "controller", SPEC, CONTROLLER_BYTES_MAX);
+            checks::formed(&mut found, spec, "controller", SPEC, name::domain_prefixed_path);
+        }
+        checks::within(spec, "parameters", SPEC, |parameters, path| {
+            checks::formed(&mut found, parameters, "apiGroup", path, name::dns1123_subdomain);
+            checks::needed(&mut found, parameters, "kind", path, name::path_segment);
+            checks::needed(&mut found, parameters, "name", path, name::path_segment);
+            let namespace = checks::given(parameters, "namespace").is_some();
+            match parameters.str_at(&["scope"]) {
+                "" => found.push(FieldError::required(path.child("scope"), "")),
+                "Namespace" if !namespace => {
+                    let why = "`parameters.scope` is set to 'Namespace'";
+                    found.push(FieldError::required(path.child("namespace"), why));
+                }
+                "Namespace" => checks::shaped(&mut found, parameters, "namespace", path, name::dns1123_label),
+                "Cluster" if namespace => {
+                    let why = "`parameters.scope` is set to 'Cluster'";
+                    found.push(FieldError::forbidden(path.child("namespace"), why));
+                }
+                _ => checks::only(&mut found, parameters, "scope", path, &["Cluster", "Namespace"]),
+            }
+        });
         found
     }
 }
@@ -70,3 +91,6 @@ const COLUMNS: &[Column] = &[
     Column::new("Parameters", "string", "Where its settings are."),
     cells::AGE,
 ];
+
+/// How long the name of a controller may be.
+const CONTROLLER_BYTES_MAX: usize = 250;

@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 
-use skiff_object::errors::FieldError;
+use skiff_object::{Tree, name, net};
+use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::path::Path;
 use skiff_object::selector::label;
 use skiff_object::time::Time;
-use skiff_object::{Tree, net};
 
-use crate::checks::{self, SPEC};
+use crate::{cells, fill};
+use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
-use crate::{cells, fill};
 
 /// Who may talk to which pods.
 pub(crate) struct NetworkPolicy(pub(crate) Facts);
@@ -62,10 +62,16 @@ impl Kind for NetworkPolicy {
                 rule_of(&mut found, rule, peers, list.index(index));
             }
         }
+        if spec.list_at(&["policyTypes"]).len() > 2 {
+            let value = BadValue::from(spec.get("policyTypes"));
+            let why = "may not specify more than two policyTypes";
+            found.push(FieldError::invalid(SPEC.child("policyTypes"), value, why));
+            return found;
+        }
         let types = SPEC.child("policyTypes");
         for (index, ty) in spec.list_at(&["policyTypes"]).iter().filter_map(Tree::as_str).enumerate() {
             if !matches!(ty, "Ingress" | "Egress") {
-                found.push(FieldError::not_supported(types.index(index), ty, &["Egress", "Ingress"]));
+                found.push(FieldError::not_supported(types.index(index), ty, &["Ingress", "Egress"]));
             }
         }
         found
@@ -79,15 +85,8 @@ impl Kind for NetworkPolicy {
 const COLUMNS: &[Column] =
     &[Column::name(), Column::new("Pod-Selector", "string", "The pods it is about."), cells::AGE];
 
-fn rule_of(found: &mut Vec<FieldError>, rule: &Tree, peers: &str, path: Path<'_>) {
-    let ports = path.child("ports");
-    for (index, port) in rule.list_at(&["ports"]).iter().enumerate() {
-        let path = ports.index(index);
-        checks::maybe_one_of(found, port, "protocol", path, &["SCTP", "TCP", "UDP"]);
-        if port.get("port").is_some_and(|port| !port.is_null()) {
-            checks::port(found, port.get("port"), path.child("port"));
-        }
-    }
+fn rule_of(found: &mut Found, rule: &Tree, peers: &str, path: Path<'_>) {
+    checks::each(rule, "ports", path, |port, path| self::port(found, port, path));
     let list = path.child(peers);
     for (index, peer) in rule.list_at(&[peers]).iter().enumerate() {
         let path = list.index(index);
@@ -98,7 +97,12 @@ fn rule_of(found: &mut Vec<FieldError>, rule: &Tree, peers: &str, path: Path<'_>
         if given("ipBlock") {
             let block = peer.str_at(&["ipBlock", "cidr"]);
             let path_block = path.child("ipBlock");
-            checks::invalid(found, path_block.child("cidr"), block, net::cidr(block));
+            if block.is_empty() {
+                found.push(FieldError::required(path_block.child("cidr"), ""));
+            } else {
+                checks::invalid(found, path_block.child("cidr"), block, net::cidr(block));
+                exceptions(found, peer.get("ipBlock").unwrap_or(&Tree::Null), path_block);
+            }
             if given("podSelector") || given("namespaceSelector") {
                 let why = "may not specify both ipBlock and another peer";
                 found.push(FieldError::forbidden(path, why));
@@ -107,4 +111,41 @@ fn rule_of(found: &mut Vec<FieldError>, rule: &Tree, peers: &str, path: Path<'_>
             found.push(FieldError::required(path, "must specify a peer"));
         }
     }
+}
+
+/// A port, or a range of them.
+fn port(found: &mut Found, port: &Tree, path: Path<'_>) {
+    checks::maybe_one_of(found, port, "protocol", path, &["TCP", "UDP", "SCTP"]);
+    let end = port.int_at(&["endPort"]);
+    let Some(first) = checks::given(port, "port") else {
+        if end.is_some() {
+            found.push(FieldError::required(path.child("port"), "must be specified when `endPort` is specified"));
+        }
+        return;
+    };
+    checks::port(found, Some(first), path.child("port"));
+    let Some(end) = end else { return };
+    let path = path.child("endPort");
+    match first {
+        Tree::Int(first) if end < *first => {
+            found.push(FieldError::invalid(path, end, "must be greater than or equal to `port`"));
+        }
+        Tree::Int(_) => checks::invalid_number(found, path, end, name::port_number(end)),
+        _ => found.push(FieldError::invalid(path, end, "may not be specified when `port` is non-numeric")),
+    }
+}
+
+/// What is left out of a block lies within it.
+fn exceptions(found: &mut Found, block: &Tree, path: Path<'_>) {
+    let outer = net::sloppy_block(block.str_at(&["cidr"]));
+    checks::each_text(block, "except", path, |text, path| {
+        let wrong = net::cidr(text);
+        let inner = net::sloppy_block(text).filter(|_| wrong.is_empty());
+        if let (Some(outer), Some(inner)) = (outer, inner)
+            && !net::holds(outer, inner)
+        {
+            found.push(FieldError::invalid(path, text, "must be a strict subset of `cidr`"));
+        }
+        checks::invalid(found, path, text, wrong);
+    });
 }

@@ -39,6 +39,7 @@ pub(crate) fn good(group: &str, plural: &str, text: &str) {
     let kind = kind(group, plural);
     let mut object = object(kind, text);
     kind.prepare_create(&mut object);
+    kind.default(&mut object);
     assert_eq!(lines(&kind.validate_create(&object)), "", "{text}");
     let mut again = object.clone();
     kind.default(&mut again);
