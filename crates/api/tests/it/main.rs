@@ -16,6 +16,7 @@ mod generated;
 mod grpc;
 mod lists;
 mod machinery;
+mod metadata;
 mod metrics;
 mod node_authorizer;
 mod outbound;
