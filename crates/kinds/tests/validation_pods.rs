@@ -104,7 +104,7 @@ fn containers_say_what_is_wrong() {
             spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used
             spec.containers[0].restartPolicyRules[0].action: Unsupported value: "x": supported values: "Restart", "RestartAllContainers"
             spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified
-            spec.containers[0].ports[0].containerPort: Invalid value: 1: must match `hostPort` when `hostNetwork` is true
+            spec.containers[0].ports[0].hostPort: Invalid value: 2: must match `containerPort` when `hostNetwork` is true
             spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always
             spec.ephemeralContainers[0].targetContainerName: Not found: "z"
             spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container

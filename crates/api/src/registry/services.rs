@@ -179,6 +179,10 @@ fn drop_unneeded(new: &mut Tree, old: &Tree) {
             new.unset(&["spec", "externalTrafficPolicy"]);
         }
     }
+    let outside = |service: &Tree| may_have_node_ports(service) || !service.list_at(&["spec", "externalIPs"]).is_empty();
+    if outside(old) && !outside(new) {
+        new.unset(&["spec", "externalTrafficPolicy"]);
+    }
     let balanced = |service: &Tree| service.str_at(&["spec", "type"]) == "LoadBalancer";
     if balanced(old) && !balanced(new) {
         new.unset(&["spec", "allocateLoadBalancerNodePorts"]);

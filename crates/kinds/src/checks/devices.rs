@@ -42,7 +42,7 @@ pub(crate) fn claim(found: &mut Found, spec: &Tree, path: Path<'_>) {
     let requests = requests(spec);
     let Some(devices) = given(spec, "devices") else { return };
     let path = path.child("devices");
-    unique(found, devices, "requests", ITEMS_MAX, path, "name", |found, one, path| request(found, one, path));
+    unique(found, devices, "requests", ITEMS_MAX, path, "name", request);
     at_most(found, devices, "constraints", path, ITEMS_MAX);
     each(devices, "constraints", path, |one, path| constraint(found, one, &requests, path));
     at_most(found, devices, "config", path, ITEMS_MAX);

@@ -99,7 +99,7 @@ impl Kind for PersistentVolume {
 
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
-        let [wanted, before] = [new, old].map(|volume| checks::spec(volume));
+        let [wanted, before] = [new, old].map(checks::spec);
         let sources = |spec: &Tree| -> Vec<(String, Tree)> {
             let all = spec.as_map().into_iter().flat_map(Map::iter);
             let mut all: Vec<_> = all

@@ -65,7 +65,7 @@ impl Kind for PersistentVolumeClaim {
 
     fn validate_update(&self, new: &Tree, old: &Tree) -> Vec<FieldError> {
         let mut found = self.validate_create(new);
-        let [wanted, before] = [new, old].map(|claim| checks::spec(claim));
+        let [wanted, before] = [new, old].map(checks::spec);
         if !before.str_at(&["volumeName"]).is_empty() {
             changed_class(&mut found, wanted, before);
         }
@@ -91,7 +91,7 @@ impl Kind for PersistentVolumeClaim {
         if let (Some(wanted), Some(before)) = (storage(wanted), storage(before))
             && wanted < before
             && bound
-            && had.is_none_or(|had| wanted < had || wanted == had)
+            && had.is_none_or(|had| wanted <= had)
         {
             let why = "field can not be less than status.capacity";
             found.push(FieldError::forbidden("spec.resources.requests.storage", why));

@@ -7,11 +7,9 @@ use skiff_object::errors::FieldError;
 use skiff_object::path::Path;
 use skiff_object::time::Time;
 
-use crate::cells;
+use crate::{cells, fill, pod_spec};
 use crate::facts::Facts;
-use crate::fill;
 use crate::kind::{Generation, Kind};
-use crate::pod_spec;
 use crate::table::Column;
 
 /// A pod to be, on its own.
@@ -44,6 +42,10 @@ impl Kind for PodTemplate {
         let template = object.get("template").unwrap_or(&Tree::Null);
         pod_spec::validate::template(&mut found, template, Path::new("template"));
         found
+    }
+
+    fn validate_update(&self, new: &Tree, _old: &Tree) -> Vec<FieldError> {
+        self.validate_create(new)
     }
 }
 

@@ -62,9 +62,10 @@ pub(super) fn containers(found: &mut Found, spec: &Tree, around: &Surroundings<'
                 if spec.bool_at(&["hostNetwork"]) == Some(true) {
                     each(one, "ports", path, |port, path| {
                         let [host, own] = ["hostPort", "containerPort"].map(|field| port.int_at(&[field]).unwrap_or(0));
-                        if host != own {
-                            let why = "must match `hostPort` when `hostNetwork` is true";
-                            found.push(FieldError::invalid(path.child("containerPort"), own, why));
+                        // Templates may leave it to the pod.
+                        if host != 0 && host != own {
+                            let why = "must match `containerPort` when `hostNetwork` is true";
+                            found.push(FieldError::invalid(path.child("hostPort"), host, why));
                         }
                     });
                 }
@@ -97,7 +98,7 @@ fn ephemeral(found: &mut Found, container: &Tree, spec: &Tree, path: Path<'_>) {
     ];
     let target = container.str_at(&["targetContainerName"]);
     let known = |list: &&str| spec.list_at(&[list]).iter().any(|one| one.str_at(&["name"]) == target);
-    if !target.is_empty() && !LISTS[..2].iter().any(|list| known(&list)) {
+    if !target.is_empty() && !LISTS[..2].iter().any(known) {
         found.push(FieldError::not_found(path.child("targetContainerName"), target));
     }
     for field in NOT_ALLOWED {

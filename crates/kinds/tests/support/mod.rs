@@ -35,6 +35,7 @@ pub(crate) fn update(group: &str, plural: &str, old: &str, new: &str, want: Expe
 }
 
 /// An object is accepted, and so is writing it again.
+#[allow(dead_code, reason = "not every file of tests needs it")]
 pub(crate) fn good(group: &str, plural: &str, text: &str) {
     let kind = kind(group, plural);
     let mut object = object(kind, text);
