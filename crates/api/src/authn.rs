@@ -19,6 +19,7 @@ pub mod jwt;
 pub mod keys;
 pub mod legacy;
 pub mod published;
+pub(crate) mod reload;
 pub mod request_header;
 pub mod service_account;
 pub mod settings;

@@ -42,6 +42,7 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     })?;
     let namespaces = NAMESPACES.map(|namespace| object("v1", "Namespace", "", namespace));
     create_all(&local, "/api/v1/namespaces", &namespaces).await?;
+    authn::reload::follow(server);
     if let Some(map) = authn::published::config_map(&server.config.authn) {
         replace(&local, "/api/v1/namespaces/kube-system/configmaps", &map).await?;
     }

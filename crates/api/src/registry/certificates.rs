@@ -3,9 +3,9 @@
 
 use skiff_object::{Map, Tree};
 
-use crate::authz::{Attributes, Target};
-use crate::chain;
-use crate::errors::ApiResult;
+use crate::authz::{self, Attributes, Target};
+use crate::errors::{ApiError, ApiResult};
+use crate::meta;
 use crate::write::Writer;
 
 /// Writes down who asks.
@@ -31,18 +31,20 @@ pub fn before_create(writer: &Writer<'_>, object: &mut Tree) {
     }
 }
 
-/// Asks whether the user may decide for this signer, and dates what was decided.
+/// Asks whether the user may decide or sign for this signer, and dates what was decided.
 ///
 /// # Errors
 /// 403 when the user may not.
 pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> ApiResult<()> {
-    if writer.subject.subresource == "approval" {
-        permit(writer, old.str_at(&["spec", "signerName"])).await?;
+    match writer.subject.subresource.as_str() {
+        "approval" => permit(writer, "approve", old).await?,
+        "status" if new.get("status") != old.get("status") => permit(writer, "sign", old).await?,
+        _ => {}
     }
     if writer.subject.subresource.is_empty() {
         return Ok(());
     }
-    let now = crate::meta::time(writer.server.clock().now());
+    let now = meta::time(writer.server.clock().now());
     let Some(conditions) = new.at_mut(&["status", "conditions"]).and_then(Tree::as_list_mut) else { return Ok(()) };
     for condition in conditions {
         for field in ["lastUpdateTime", "lastTransitionTime"] {
@@ -54,22 +56,24 @@ pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> A
     Ok(())
 }
 
-/// `approve` on the signer itself or on all signers of its domain.
-async fn permit(writer: &Writer<'_>, signer: &str) -> ApiResult<()> {
-    let domain = signer.split('/').next().unwrap_or("");
-    let everyone = format!("{domain}/*");
-    let Err(refusal) = may(writer, signer).await else { return Ok(()) };
-    may(writer, &everyone).await.map_err(|_| refusal)
-}
-
-async fn may(writer: &Writer<'_>, name: &str) -> ApiResult<()> {
-    let target = Target::Resource {
-        group: "certificates.k8s.io",
-        version: "*",
-        resource: "signers",
-        subresource: "",
-        namespace: "",
-        name,
-    };
-    chain::permit(writer.server, &Attributes::new(writer.user, "approve", target)).await
+/// `approve` or `sign` on the signer itself or on all signers of its domain.
+async fn permit(writer: &Writer<'_>, verb: &str, request: &Tree) -> ApiResult<()> {
+    let signer = request.str_at(&["spec", "signerName"]);
+    let everyone = format!("{}/*", signer.split('/').next().unwrap_or(""));
+    for name in [signer, &everyone] {
+        let target = Target::Resource {
+            group: "certificates.k8s.io",
+            version: "*",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name,
+        };
+        let attributes = Attributes::new(writer.user, verb, target);
+        if authz::decide(writer.server.config.authorizer.as_ref(), &attributes).await.is_allowed() {
+            return Ok(());
+        }
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    Err(ApiError::forbidden(writer.subject.resource(), meta::name(request), &why))
 }

@@ -10,7 +10,9 @@ use skiff_api::Config;
 use skiff_api::authn::jws::{Jwk, SigningKey};
 use skiff_api::authn::settings::ConfigurationFile;
 use skiff_api::authn::{Settings, jwt, webhook};
+use skiff_api::body::RequestBody;
 use skiff_api::outbound::{Address, Target, Trust};
+use skiff_api::serve::Peer;
 use skiff_object::Tree;
 
 use crate::remote::{Remote, answering};
@@ -223,6 +225,38 @@ async fn bootstrap_tokens_live_in_secrets() {
         assert_eq!(api.post(path, &secret(id, more)).await.line(), "201");
         assert_eq!(review(&api, &format!("{id}.0123456789abcdef")).await, "invalid bearer token", "{id}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_file_that_changes_is_taken_over() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = |paths: &str| {
+        format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\nanonymous:\n  enabled: true\n  \
+             conditions: [{paths}]\n"
+        )
+    };
+    std::fs::write(file.path(), text("{path: /livez}")).unwrap();
+    let configuration =
+        Some(ConfigurationFile { text: text("{path: /livez}"), path: Some(file.path().to_owned()) });
+    let api = api_of(|config| Config { authn: Settings { configuration, ..Settings::default() }, ..config }).await;
+    let status = async |path: &str| {
+        let request = Request::get(path).body(RequestBody::Whole(Bytes::new())).unwrap();
+        let peer = Peer::Remote { address: ([127, 0, 0, 1], 1).into(), certificate: None };
+        api.server.handle(request, peer).await.status().as_u16()
+    };
+    assert_eq!((status("/livez").await, status("/readyz").await), (200, 401));
+    std::fs::write(file.path(), text("{path: /readyz}")).unwrap();
+    for _ in 0..10 {
+        tokio::time::sleep(std::time::Duration::from_secs(61)).await;
+        if status("/readyz").await == 200 {
+            break;
+        }
+    }
+    assert_eq!((status("/livez").await, status("/readyz").await), (401, 200));
+    std::fs::write(file.path(), "nonsense: 1").unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(130)).await;
+    assert_eq!(status("/readyz").await, 200);
 }
 
 #[tokio::test]

@@ -66,5 +66,9 @@ async fn deciding_needs_a_say_over_the_signer() {
     let api = api_with(Arc::new(NoApprover)).await;
     api.post(REQUESTS, REQUEST).await;
     let refused = api.as_user(UserInfo::new("joe", &[])).put(APPROVAL, &decision("Approved")).await.line();
-    assert!(refused.starts_with("403 Forbidden: signers.certificates.k8s.io"), "{refused}");
+    let refusal = "403 Forbidden: certificatesigningrequests.certificates.k8s.io \"jane\" is forbidden: user not \
+                   permitted to approve requests with signerName \"kubernetes.io/kube-apiserver-client\"";
+    assert_eq!(refused, refusal);
+    let signed = api.as_user(UserInfo::new("joe", &[])).put(&format!("{JANE}/status"), &decision("Failed")).await.line();
+    assert_eq!(signed, refusal.replace("approve", "sign"));
 }
