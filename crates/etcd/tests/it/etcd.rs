@@ -75,6 +75,29 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// A cluster of one that begins with what `etcdctl snapshot restore` makes of a file.
+    pub(crate) async fn start_restored(etcd: &Path, file: &Path) -> Self {
+        let mut cluster = Self::start(1).await.expect("there is an etcd");
+        cluster.kill(0);
+        let data = cluster.folder().join("m0");
+        std::fs::remove_dir_all(&data).unwrap();
+        // The tool that belongs to this etcd, if there is one beside it.
+        let tool = ["etcdutl", "etcdctl"].map(|tool| etcd.with_file_name(tool)).into_iter().find(|tool| tool.exists());
+        let restored = Command::new(tool.unwrap_or_else(|| "etcdctl".into()))
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore", file.to_str().unwrap(), "--name", "m0", "--data-dir", data.to_str().unwrap()])
+            .args(["--initial-cluster", &format!("m0={}", cluster.members[0].peer)])
+            .args(["--initial-advertise-peer-urls", &cluster.members[0].peer])
+            .output()
+            .unwrap();
+        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        cluster.launch(0);
+        while cluster.open().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cluster
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -5,4 +5,5 @@
 
 mod contract;
 mod etcd;
+mod facade;
 mod survival;
