@@ -23,6 +23,7 @@ pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod pod_resources;
 pub mod policy;
+pub mod pod_security;
 pub mod priority;
 pub mod resource_quota;
 pub mod rounds;

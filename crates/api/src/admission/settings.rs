@@ -2,7 +2,7 @@
 
 use super::{
     Plugin, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction,
-    policy, priority, resource_quota, service_account, taint_nodes_by_condition, webhook,
+    pod_security, policy, priority, resource_quota, service_account, taint_nodes_by_condition, webhook,
 };
 
 /// What `--enable-admission-plugins` and its siblings set.
@@ -12,6 +12,8 @@ pub struct Settings {
     pub enabled: Vec<String>,
     /// Plugins not to run.
     pub disabled: Vec<String>,
+    /// `PodSecurity`: what holds in namespaces that say nothing, and who is not asked.
+    pub pod_security: pod_security::Settings,
 }
 
 /// A name in `enabled` or `disabled` that makes no sense.
@@ -58,7 +60,7 @@ const PLUGINS: &[(&str, Usually, Make)] = &[
     ("TaintNodesByCondition", On, Some(|_| Box::new(taint_nodes_by_condition::TaintNodesByCondition))),
     ("AlwaysPullImages", Off, None),
     ("ImagePolicyWebhook", Off, None),
-    ("PodSecurity", On, None),
+    ("PodSecurity", On, Some(|settings| Box::new(pod_security::PodSecurity::new(&settings.pod_security)))),
     ("PodNodeSelector", Off, None),
     ("Priority", On, Some(|_| Box::new(priority::Priority))),
     ("DefaultTolerationSeconds", On, Some(|_| Box::new(default_toleration_seconds::DefaultTolerationSeconds))),
@@ -127,7 +129,7 @@ mod tests {
 
     fn names(enabled: &[&str], disabled: &[&str]) -> Result<Vec<&'static str>, String> {
         let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        let settings = Settings { enabled: owned(enabled), disabled: owned(disabled) };
+        let settings = Settings { enabled: owned(enabled), disabled: owned(disabled), ..Settings::default() };
         let plugins = plugins(&settings).map_err(|error| error.to_string())?;
         Ok(plugins.iter().map(|plugin| plugin.name()).collect())
     }

@@ -21,6 +21,7 @@ mod metrics;
 mod node_authorizer;
 mod outbound;
 mod policies;
+mod pod_security;
 mod proxy;
 mod remote;
 mod resource_metrics;
