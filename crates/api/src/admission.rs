@@ -15,20 +15,28 @@ use crate::request::options::{DeleteOptions, WriteOptions};
 use crate::server::ApiServer;
 use crate::verbs::Subject;
 
+pub mod certificates;
+pub mod default_ingress_class;
 pub mod default_storage_class;
 pub mod default_toleration_seconds;
 pub mod exchanged;
 pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
+pub mod optional;
+pub mod owner_references;
+pub mod persistent_volume_claim_resize;
 pub mod pod_resources;
 pub mod policy;
 pub mod pod_security;
+pub mod pod_topology_labels;
 pub mod priority;
 pub mod resource_quota;
 pub mod rounds;
+pub mod runtime_class;
 pub mod service_account;
 pub mod settings;
+pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;
 pub mod webhook;
 

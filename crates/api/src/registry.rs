@@ -93,7 +93,9 @@ pub async fn after_update(server: &ApiServer, kind: &dyn Kind, new: &Tree, old: 
     }
     let ended = |pod: &Tree| matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
     let limits = is(kind, "", "resourcequotas") && new.get("spec") != old.get("spec");
-    if limits || (is(kind, "", "pods") && ended(new) && !ended(old)) {
+    let shrinks = (is(kind, "", "services") || is(kind, "", "persistentvolumeclaims"))
+        && resource_quota::usage::is_less(kind.facts().plural.as_str(), new, old);
+    if limits || shrinks || (is(kind, "", "pods") && ended(new) && !ended(old)) {
         recount(server, meta::namespace(new)).await;
     }
 }

@@ -101,7 +101,7 @@ views! {
     k8s_openapi::api::policy::v1 { PodDisruptionBudget }
     k8s_openapi::api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }
     k8s_openapi::api::scheduling::v1 { PriorityClass }
-    k8s_openapi::api::storage::v1 { CSIDriver CSINode StorageClass VolumeAttachment }
+    k8s_openapi::api::storage::v1 { CSIDriver CSINode StorageClass VolumeAttachment VolumeAttributesClass }
 }
 
 /// An object of any kind, reduced to its metadata (`PartialObjectMetadata`).

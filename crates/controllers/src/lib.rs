@@ -94,6 +94,8 @@ controllers! {
     node_lifecycle
     pod_disruption
     pod_gc
+    pv_protection
+    pvc_protection
     replica_set
     replication_controller
     resource_quota
@@ -104,6 +106,7 @@ controllers! {
     taint_eviction
     tokens
     ttl_after_finished
+    volume_attributes_class_protection
 }
 
 /// The service accounts of all controllers, for the bootstrap roles.

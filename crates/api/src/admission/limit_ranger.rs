@@ -7,6 +7,8 @@ use skiff_object::{Tree, json};
 use super::pod_resources::{Amounts, amounts, of_pod};
 use super::{Attributes, Operation, Plugin};
 use crate::errors::{ApiError, ApiResult};
+use crate::meta;
+use crate::registry;
 use crate::server::ApiServer;
 
 /// See the [module](self).
@@ -21,8 +23,14 @@ impl Plugin for LimitRanger {
     }
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation == Operation::Create
-            && (attributes.is("", "pods") || attributes.is("", "persistentvolumeclaims"))
+        let is_resize =
+            attributes.subject.subresource == "resize" && registry::is(attributes.subject.kind.as_ref(), "", "pods");
+        match attributes.operation {
+            Operation::Create => attributes.is("", "pods") || attributes.is("", "persistentvolumeclaims"),
+            // Nothing else of what is limited can change in a pod.
+            Operation::Update => is_resize || attributes.is("", "persistentvolumeclaims"),
+            _ => false,
+        }
     }
 
     async fn mutate(
@@ -32,7 +40,7 @@ impl Plugin for LimitRanger {
         object: &mut Tree,
         _old: Option<&Tree>,
     ) -> ApiResult<()> {
-        if attributes.is("", "pods") {
+        if attributes.is("", "pods") && attributes.operation == Operation::Create {
             for limit in limits(server, &attributes.subject.namespace, "Container").await? {
                 set_defaults(object, &limit);
             }
@@ -45,11 +53,15 @@ impl Plugin for LimitRanger {
         server: &ApiServer,
         attributes: &Attributes<'_>,
         object: &Tree,
-        _old: Option<&Tree>,
+        old: Option<&Tree>,
     ) -> ApiResult<()> {
+        if old.is_some_and(meta::is_deleting) {
+            // What is on its way out may shed what keeps it.
+            return Ok(());
+        }
         let namespace = attributes.subject.namespace.as_str();
         let mut found = Vec::new();
-        if attributes.is("", "pods") {
+        if registry::is(attributes.subject.kind.as_ref(), "", "pods") {
             for limit in limits(server, namespace, "Container").await? {
                 for list in ["containers", "initContainers"] {
                     for container in object.list_at(&["spec", list]) {
@@ -73,7 +85,7 @@ impl Plugin for LimitRanger {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        Err(ApiError::forbidden(attributes.subject.resource(), attributes.name, &why))
+        Err(attributes.forbidden(object, &why))
     }
 }
 

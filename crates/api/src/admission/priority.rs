@@ -30,7 +30,7 @@ impl Plugin for Priority {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         match attributes.operation {
             Operation::Create => attributes.is("", "pods") || attributes.is(GROUP, "priorityclasses"),
-            Operation::Update => attributes.is(GROUP, "priorityclasses"),
+            Operation::Update => attributes.is("", "pods") || attributes.is(GROUP, "priorityclasses"),
             _ => false,
         }
     }
@@ -40,9 +40,21 @@ impl Plugin for Priority {
         server: &ApiServer,
         attributes: &Attributes<'_>,
         pod: &mut Tree,
-        _old: Option<&Tree>,
+        old: Option<&Tree>,
     ) -> ApiResult<()> {
         if !attributes.is("", "pods") {
+            return Ok(());
+        }
+        if let Some(old) = old.filter(|_| attributes.operation == Operation::Update) {
+            // A client that does not know of priorities sends none; that takes nothing away.
+            for field in ["priority", "preemptionPolicy"] {
+                let path: [&'static str; 2] = ["spec", field];
+                if pod.at(&path).is_none_or(Tree::is_null)
+                    && let Some(before) = old.at(&path).filter(|before| !before.is_null())
+                {
+                    pod.set(&path, before.clone());
+                }
+            }
             return Ok(());
         }
         let forbidden = |why: String| Err(ApiError::forbidden(attributes.subject.resource(), attributes.name, &why));

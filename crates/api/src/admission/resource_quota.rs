@@ -32,10 +32,19 @@ impl Plugin for ResourceQuota {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         let facts = attributes.subject.kind.facts();
-        attributes.operation == Operation::Create
-            && attributes.subject.subresource.is_empty()
-            && facts.namespaced
-            && facts.plural != *"events"
+        let is_resize = attributes.subject.subresource == "resize";
+        match attributes.operation {
+            Operation::Create => {
+                attributes.subject.subresource.is_empty() && facts.namespaced && facts.plural != *"events"
+            }
+            // What else can come to count for more.
+            Operation::Update => {
+                attributes.is("", "services")
+                    || attributes.is("", "persistentvolumeclaims")
+                    || (is_resize && registry::is(attributes.subject.kind.as_ref(), "", "pods"))
+            }
+            _ => false,
+        }
     }
 
     async fn validate(
@@ -43,7 +52,7 @@ impl Plugin for ResourceQuota {
         server: &ApiServer,
         attributes: &Attributes<'_>,
         object: &Tree,
-        _old: Option<&Tree>,
+        old: Option<&Tree>,
     ) -> ApiResult<()> {
         let namespace = attributes.subject.namespace.as_str();
         let quotas = server.collection("", "resourcequotas").list(namespace).await?;
@@ -51,10 +60,17 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         let facts = attributes.subject.kind.facts();
-        let asked = usage::of(facts.group.as_str(), facts.plural.as_str(), object);
+        let (group, plural) = (facts.group.as_str(), facts.plural.as_str());
+        let mut asked = usage::of(group, plural, object);
+        if let Some(old) = old.filter(|_| attributes.operation == Operation::Update) {
+            asked = usage::growth(&asked, &usage::of(group, plural, old));
+            if asked.is_empty() {
+                return Ok(());
+            }
+        }
         for item in quotas {
             let quota = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
-            if registry::is(attributes.subject.kind.as_ref(), "", "pods") && !usage::in_scope(&quota, object) {
+            if !usage::is_in_scope(&quota, plural, object) {
                 continue;
             }
             let name = meta::name(&quota).to_owned();

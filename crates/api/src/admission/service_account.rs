@@ -6,6 +6,7 @@ use skiff_object::{Map, Tree, json};
 use super::{Attributes, Operation, Plugin};
 use crate::errors::{ApiError, ApiResult};
 use crate::meta;
+use crate::registry;
 use crate::server::ApiServer;
 
 /// See the [module](self).
@@ -18,6 +19,8 @@ const ROOT_CA: &str = "kube-root-ca.crt";
 const TOKEN_SECONDS: i64 = 3_607;
 /// `0644`
 const FILE_MODE: i64 = 0o644;
+/// An account whose pods may name only the secrets that it lists.
+const LIMIT_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
 /// Pods that a node made for itself.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -28,7 +31,15 @@ impl Plugin for ServiceAccount {
     }
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation == Operation::Create && attributes.is("", "pods")
+        match attributes.operation {
+            Operation::Create => attributes.is("", "pods"),
+            // Ephemeral containers are the one way to name a secret later.
+            Operation::Update => {
+                registry::is(attributes.subject.kind.as_ref(), "", "pods")
+                    && attributes.subject.subresource == "ephemeralcontainers"
+            }
+            _ => false,
+        }
     }
 
     async fn mutate(
@@ -38,22 +49,13 @@ impl Plugin for ServiceAccount {
         pod: &mut Tree,
         _old: Option<&Tree>,
     ) -> ApiResult<()> {
-        let forbidden = |why: String| Err(ApiError::forbidden(attributes.subject.resource(), attributes.name, &why));
-        let given = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
-        if meta::annotation(pod, MIRROR).is_some() {
-            if !given.is_empty() {
-                return forbidden("a mirror pod may not reference service accounts".into());
-            }
+        // The spec of a mirror pod is the kubelet's: it must stay what the node has.
+        if attributes.operation != Operation::Create || meta::annotation(pod, MIRROR).is_some() {
             return Ok(());
         }
+        let given = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
         let name = if given.is_empty() { "default".to_owned() } else { given };
-        let namespace = attributes.subject.namespace.as_str();
-        let Some(stored) = server.collection("", "serviceaccounts").get(namespace, &name).await? else {
-            return forbidden(format!(
-                "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
-            ));
-        };
-        let account = json::decode_untyped(&stored.value).map_err(ApiError::internal)?;
+        let account = account(server, attributes, pod, &name).await?;
         pod.set(&["spec", "serviceAccountName"], name.as_str());
         pod.set(&["spec", "serviceAccount"], name.as_str());
         if pod.list_at(&["spec", "imagePullSecrets"]).is_empty()
@@ -69,6 +71,105 @@ impl Plugin for ServiceAccount {
         }
         Ok(())
     }
+
+    async fn validate(
+        &self,
+        server: &ApiServer,
+        attributes: &Attributes<'_>,
+        pod: &Tree,
+        _old: Option<&Tree>,
+    ) -> ApiResult<()> {
+        let checked = if meta::annotation(pod, MIRROR).is_some() {
+            check_mirror(pod)
+        } else {
+            let name = pod.str_at(&["spec", "serviceAccountName"]);
+            let account = account(server, attributes, pod, if name.is_empty() { "default" } else { name }).await?;
+            let limits = meta::annotation(&account, LIMIT_SECRETS).is_some_and(is_true);
+            if limits { limit_secrets(&account, pod) } else { Ok(()) }
+        };
+        checked.map_err(|why| attributes.forbidden(pod, &why))
+    }
+}
+
+async fn account(server: &ApiServer, attributes: &Attributes<'_>, pod: &Tree, name: &str) -> ApiResult<Tree> {
+    let namespace = attributes.subject.namespace.as_str();
+    match server.collection("", "serviceaccounts").get(namespace, name).await? {
+        Some(stored) => json::decode_untyped(&stored.value).map_err(ApiError::internal),
+        None => {
+            let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+            Err(attributes.forbidden(pod, &why))
+        }
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+/// What a mirror pod may not have: a node must not get at secrets by making pods for itself.
+fn check_mirror(pod: &Tree) -> Result<(), String> {
+    if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
+        return Err("a mirror pod may not reference service accounts".into());
+    }
+    if !super::node_restriction::references(pod).is_disjoint(&["secrets"].into()) {
+        return Err("a mirror pod may not reference secrets".into());
+    }
+    let mut sources =
+        pod.list_at(&["spec", "volumes"]).iter().flat_map(|volume| volume.list_at(&["projected", "sources"]));
+    if sources.any(|source| source.get("serviceAccountToken").is_some_and(|token| !token.is_null())) {
+        return Err("a mirror pod may not use ServiceAccountToken volume projections".into());
+    }
+    Ok(())
+}
+
+/// Where an account lists its secrets and wants its pods held to the list, no others are named.
+fn limit_secrets(account: &Tree, pod: &Tree) -> Result<(), String> {
+    let names = |list: &str| -> Vec<String> {
+        account.list_at(&[list]).iter().map(|one| one.str_at(&["name"]).to_owned()).collect()
+    };
+    let (secrets, pull_secrets, own) = (names("secrets"), names("imagePullSecrets"), meta::name(account));
+    let is_listed = |list: &[String], name: &str| list.iter().any(|one| one == name);
+    let tail = format!("is not allowed because service account {own} does not reference that");
+    for volume in pod.list_at(&["spec", "volumes"]) {
+        let name = volume.str_at(&["secret", "secretName"]);
+        if !name.is_empty() && !is_listed(&secrets, name) {
+            return Err(format!("volume with secret.secretName=\"{name}\" {tail} secret"));
+        }
+    }
+    for (list, word) in [
+        ("initContainers", "init container"),
+        ("containers", "container"),
+        ("ephemeralContainers", "ephemeral container"),
+    ] {
+        for container in pod.list_at(&["spec", list]) {
+            let owner = container.str_at(&["name"]);
+            for env in container.list_at(&["env"]) {
+                let name = env.str_at(&["valueFrom", "secretKeyRef", "name"]);
+                if !name.is_empty() && !is_listed(&secrets, name) {
+                    let env = env.str_at(&["name"]);
+                    return Err(format!(
+                        "{word} {owner} with envVar {env} referencing secret.secretName=\"{name}\" {tail} secret"
+                    ));
+                }
+            }
+            for source in container.list_at(&["envFrom"]) {
+                let name = source.str_at(&["secretRef", "name"]);
+                if !name.is_empty() && !is_listed(&secrets, name) {
+                    return Err(format!(
+                        "{word} {owner} with envFrom referencing secret.secretName=\"{name}\" {tail} secret"
+                    ));
+                }
+            }
+        }
+    }
+    for (index, secret) in pod.list_at(&["spec", "imagePullSecrets"]).iter().enumerate() {
+        let name = secret.str_at(&["name"]);
+        if !is_listed(&pull_secrets, name) {
+            return Err(format!("imagePullSecrets[{index}].name=\"{name}\" {tail} imagePullSecret"));
+        }
+    }
+    Ok(())
 }
 
 /// Mounts the token into every container that has nothing there yet.

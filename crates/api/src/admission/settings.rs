@@ -1,8 +1,10 @@
 //! Which plugins run: upstream's list in upstream's order, and what the administrator says.
 
 use super::{
-    Plugin, default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction,
-    pod_security, policy, priority, resource_quota, service_account, taint_nodes_by_condition, webhook,
+    Plugin, certificates, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
+    namespace_lifecycle, node_restriction, optional, owner_references, persistent_volume_claim_resize, pod_security,
+    pod_topology_labels, policy, priority, resource_quota, runtime_class, service_account, storage_object_in_use_protection,
+    taint_nodes_by_condition, webhook,
 };
 
 /// What `--enable-admission-plugins` and its siblings set.
@@ -49,7 +51,7 @@ type Make = Option<fn(&Settings) -> Box<dyn Plugin>>;
 
 /// Every plugin of upstream v1.36, in its order.
 const PLUGINS: &[(&str, Usually, Make)] = &[
-    ("AlwaysAdmit", Off, None),
+    ("AlwaysAdmit", Off, Some(|_| Box::new(optional::AlwaysAdmit))),
     ("NamespaceAutoProvision", Off, None),
     ("NamespaceLifecycle", On, Some(|_| Box::new(namespace_lifecycle::NamespaceLifecycle))),
     ("NamespaceExists", Off, None),
@@ -58,7 +60,7 @@ const PLUGINS: &[(&str, Usually, Make)] = &[
     ("ServiceAccount", On, Some(|_| Box::new(service_account::ServiceAccount))),
     ("NodeRestriction", On, Some(|_| Box::new(node_restriction::NodeRestriction))),
     ("TaintNodesByCondition", On, Some(|_| Box::new(taint_nodes_by_condition::TaintNodesByCondition))),
-    ("AlwaysPullImages", Off, None),
+    ("AlwaysPullImages", Off, Some(|_| Box::new(optional::AlwaysPullImages))),
     ("ImagePolicyWebhook", Off, None),
     ("PodSecurity", On, Some(|settings| Box::new(pod_security::PodSecurity::new(&settings.pod_security)))),
     ("PodNodeSelector", Off, None),
@@ -66,20 +68,32 @@ const PLUGINS: &[(&str, Usually, Make)] = &[
     ("DefaultTolerationSeconds", On, Some(|_| Box::new(default_toleration_seconds::DefaultTolerationSeconds))),
     ("PodTolerationRestriction", Off, None),
     ("EventRateLimit", Off, None),
-    ("ExtendedResourceToleration", Off, None),
+    ("ExtendedResourceToleration", Off, Some(|_| Box::new(optional::ExtendedResourceToleration))),
     ("DefaultStorageClass", On, Some(|_| Box::new(default_storage_class::DefaultStorageClass))),
-    ("StorageObjectInUseProtection", On, None),
+    (
+        "StorageObjectInUseProtection",
+        On,
+        Some(|_| Box::new(storage_object_in_use_protection::StorageObjectInUseProtection)),
+    ),
     ("PodGroupProtection", On, None),
-    ("OwnerReferencesPermissionEnforcement", Off, None),
-    ("PersistentVolumeClaimResize", On, None),
-    ("RuntimeClass", On, None),
-    ("CertificateApproval", On, None),
-    ("CertificateSigning", On, None),
+    (
+        "OwnerReferencesPermissionEnforcement",
+        Off,
+        Some(|_| Box::new(owner_references::OwnerReferencesPermissionEnforcement)),
+    ),
+    (
+        "PersistentVolumeClaimResize",
+        On,
+        Some(|_| Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize)),
+    ),
+    ("RuntimeClass", On, Some(|_| Box::new(runtime_class::RuntimeClass))),
+    ("CertificateApproval", On, Some(|_| Box::new(certificates::CertificateApproval))),
+    ("CertificateSigning", On, Some(|_| Box::new(certificates::CertificateSigning))),
     ("ClusterTrustBundleAttest", On, None),
-    ("CertificateSubjectRestriction", On, None),
-    ("DefaultIngressClass", On, None),
-    ("DenyServiceExternalIPs", Off, None),
-    ("PodTopologyLabels", On, None),
+    ("CertificateSubjectRestriction", On, Some(|_| Box::new(certificates::CertificateSubjectRestriction))),
+    ("DefaultIngressClass", On, Some(|_| Box::new(default_ingress_class::DefaultIngressClass))),
+    ("DenyServiceExternalIPs", Off, Some(|_| Box::new(optional::DenyServiceExternalIps))),
+    ("PodTopologyLabels", On, Some(|_| Box::new(pod_topology_labels::PodTopologyLabels))),
     ("PodGroupWorkloadExists", On, None),
     ("NodeDeclaredFeatureValidator", On, None),
     ("JobValidation", On, None),
@@ -90,7 +104,7 @@ const PLUGINS: &[(&str, Usually, Make)] = &[
     ("ValidatingAdmissionPolicy", On, Some(|_| Box::new(policy::ValidatingPolicies::default()))),
     ("ValidatingAdmissionWebhook", On, Some(|_| Box::new(webhook::ValidatingWebhooks::default()))),
     ("ResourceQuota", On, Some(|_| Box::new(resource_quota::ResourceQuota))),
-    ("AlwaysDeny", Off, None),
+    ("AlwaysDeny", Off, Some(|_| Box::new(optional::AlwaysDeny))),
 ];
 
 /// The plugins that run, in order.

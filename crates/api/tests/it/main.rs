@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod admission_plugins;
 mod aggregation;
 mod audit;
 mod authn;

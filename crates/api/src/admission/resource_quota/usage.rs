@@ -118,7 +118,28 @@ fn is_best_effort(pod: &Tree) -> bool {
     })
 }
 
-/// Whether a quota counts a pod.
+/// What is asked beyond what was there.
+pub fn growth(new: &Amounts, old: &Amounts) -> Amounts {
+    let grown = |(name, amount): (&String, &Quantity)| {
+        let before = old.get(name).copied().unwrap_or(Quantity::ZERO);
+        (*amount > before).then(|| (name.clone(), *amount - before))
+    };
+    new.iter().filter_map(grown).collect()
+}
+
+/// Whether a core object counts for less than it did, of anything.
+pub fn is_less(plural: &str, new: &Tree, old: &Tree) -> bool {
+    !growth(&of("", plural, old), &of("", plural, new)).is_empty()
+}
+
+/// Whether a quota counts an object: one with scopes counts only what has scopes.
+pub fn is_in_scope(quota: &Tree, plural: &str, object: &Tree) -> bool {
+    let is_scoped = !quota.list_at(&["spec", "scopes"]).is_empty()
+        || !quota.list_at(&["spec", "scopeSelector", "matchExpressions"]).is_empty();
+    !is_scoped || (matches!(plural, "pods" | "persistentvolumeclaims") && in_scope(quota, object))
+}
+
+/// Whether a quota's scopes cover a pod or a claim.
 pub fn in_scope(quota: &Tree, pod: &Tree) -> bool {
     let plain = quota.list_at(&["spec", "scopes"]).iter().filter_map(Tree::as_str);
     let expressions = quota.list_at(&["spec", "scopeSelector", "matchExpressions"]);
@@ -138,6 +159,15 @@ fn matches_scope(scope: &str, operator: &str, values: &[&str], pod: &Tree) -> bo
         "NotBestEffort" => !is_best_effort(pod),
         "PriorityClass" => {
             let class = pod.str_at(&["spec", "priorityClassName"]);
+            match operator {
+                "In" => values.contains(&class),
+                "NotIn" => !values.contains(&class),
+                "DoesNotExist" => class.is_empty(),
+                _ => !class.is_empty(),
+            }
+        }
+        "VolumeAttributesClass" => {
+            let class = pod.str_at(&["spec", "volumeAttributesClassName"]);
             match operator {
                 "In" => values.contains(&class),
                 "NotIn" => !values.contains(&class),
@@ -169,10 +199,8 @@ pub async fn live(server: &ApiServer, namespace: &str, quota: &Tree) -> ApiResul
     for (group, plural) in counted(&hard) {
         for item in server.collection(&group, &plural).list(namespace).await? {
             let object = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
-            if group.is_empty()
-                && plural == "pods"
-                && (!in_scope(quota, &object) || is_done(&object) && meta::is_deleting(&object))
-            {
+            let is_going = group.is_empty() && plural == "pods" && is_done(&object) && meta::is_deleting(&object);
+            if is_going || !is_in_scope(quota, &plural, &object) {
                 continue;
             }
             let mut own = of(&group, &plural, &object);

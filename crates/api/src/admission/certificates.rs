@@ -1,0 +1,150 @@
+//! `CertificateApproval`, `CertificateSigning`, `CertificateSubjectRestriction`: who may say yes to a
+//! certificate, who may issue it, and the one group no client certificate may name.
+
+use async_trait::async_trait;
+use base64::Engine;
+use skiff_object::Tree;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer;
+
+use super::{Attributes, Operation, Plugin};
+use crate::authn::MASTERS;
+use crate::authz::{self, Target};
+use crate::errors::ApiResult;
+use crate::registry;
+use crate::server::ApiServer;
+
+const GROUP: &str = "certificates.k8s.io";
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// See the [module](self).
+pub struct CertificateApproval;
+/// See the [module](self).
+pub struct CertificateSigning;
+/// See the [module](self).
+pub struct CertificateSubjectRestriction;
+
+fn is_request(attributes: &Attributes<'_>, subresource: &str) -> bool {
+    attributes.subject.subresource == subresource
+        && registry::is(attributes.subject.kind.as_ref(), GROUP, "certificatesigningrequests")
+}
+
+/// Whether the user may do `verb` for a signer, or for all signers of its domain.
+async fn may(server: &ApiServer, attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+    let domain = signer.split('/').next().unwrap_or(signer);
+    for name in [signer.to_owned(), format!("{domain}/*")] {
+        let target = Target::Resource {
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name: &name,
+        };
+        let asked = authz::Attributes::new(attributes.user, verb, target);
+        if authz::decide(server.config.authorizer.as_ref(), &asked).await.is_allowed() {
+            return true;
+        }
+    }
+    false
+}
+
+#[async_trait]
+impl Plugin for CertificateApproval {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Update && is_request(attributes, "approval")
+    }
+
+    async fn validate(
+        &self,
+        server: &ApiServer,
+        attributes: &Attributes<'_>,
+        object: &Tree,
+        old: Option<&Tree>,
+    ) -> ApiResult<()> {
+        // The signer as stored: an update cannot choose whose permission it needs.
+        let signer = old.unwrap_or(object).str_at(&["spec", "signerName"]);
+        if may(server, attributes, "approve", signer).await {
+            return Ok(());
+        }
+        let why = format!("user not permitted to approve requests with signerName {signer:?}");
+        Err(attributes.forbidden(object, &why))
+    }
+}
+
+#[async_trait]
+impl Plugin for CertificateSigning {
+    fn name(&self) -> &'static str {
+        "CertificateSigning"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Update && is_request(attributes, "status")
+    }
+
+    async fn validate(
+        &self,
+        server: &ApiServer,
+        attributes: &Attributes<'_>,
+        object: &Tree,
+        old: Option<&Tree>,
+    ) -> ApiResult<()> {
+        let Some(old) = old else { return Ok(()) };
+        let is_same = |field: &str| object.at(&["status", field]) == old.at(&["status", field]);
+        let signer = old.str_at(&["spec", "signerName"]);
+        if (is_same("certificate") && is_same("conditions")) || may(server, attributes, "sign", signer).await {
+            return Ok(());
+        }
+        let why = format!("user not permitted to sign requests with signerName {signer:?}");
+        Err(attributes.forbidden(object, &why))
+    }
+}
+
+#[async_trait]
+impl Plugin for CertificateSubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create && is_request(attributes, "")
+    }
+
+    async fn validate(
+        &self,
+        _server: &ApiServer,
+        attributes: &Attributes<'_>,
+        object: &Tree,
+        _old: Option<&Tree>,
+    ) -> ApiResult<()> {
+        if object.str_at(&["spec", "signerName"]) != CLIENT_SIGNER {
+            return Ok(());
+        }
+        match organizations(object.str_at(&["spec", "request"])) {
+            Err(why) => Err(attributes.forbidden(object, &format!("failed to parse CSR: {why}"))),
+            Ok(groups) if groups.iter().any(|group| group == MASTERS) => {
+                let why = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
+                Err(attributes.forbidden(object, &why))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// The organizations that a certificate request names.
+fn organizations(request: &str) -> Result<Vec<String>, String> {
+    let pem = base64::engine::general_purpose::STANDARD.decode(request).map_err(|error| error.to_string())?;
+    let no_block = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
+    let (_, block) = parse_x509_pem(&pem).map_err(|_| no_block())?;
+    if block.label != "CERTIFICATE REQUEST" {
+        return Err(no_block());
+    }
+    let (_, request) = X509CertificationRequest::from_der(&block.contents).map_err(|error| error.to_string())?;
+    let subject = &request.certification_request_info.subject;
+    Ok(subject.iter_organization().filter_map(|one| one.as_str().ok()).map(str::to_owned).collect())
+}
