@@ -241,6 +241,24 @@ const FLAGS: &[Flag] = &[
         set: |config, value| identity::client_ca(config, value),
     },
     Flag {
+        name: "disable-admission-plugins",
+        value: "NAME,…",
+        help: "Admission plugins that do not run.",
+        set: |config, value| {
+            config.admission.disabled.extend(plugins(value));
+            Ok(())
+        },
+    },
+    Flag {
+        name: "enable-admission-plugins",
+        value: "NAME,…",
+        help: "Admission plugins that run besides those that run anyway.",
+        set: |config, value| {
+            config.admission.enabled.extend(plugins(value));
+            Ok(())
+        },
+    },
+    Flag {
         name: "enable-bootstrap-token-auth",
         value: "BOOL",
         help: "Whether bootstrap tokens are taken.",
@@ -604,7 +622,12 @@ fn distance(one: &str, other: &str) -> usize {
 /// No flag is longer; what is beyond is not compared.
 const NAME_LENGTH_MAX: usize = 100;
 
-pub(super) fn boolean(value: &str) -> Result<bool> {
+pub(super) /// The names of plugins, separated by commas.
+fn plugins(value: &str) -> impl Iterator<Item = String> {
+    value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+fn boolean(value: &str) -> Result<bool> {
     match value {
         "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
