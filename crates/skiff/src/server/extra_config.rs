@@ -622,12 +622,12 @@ fn distance(one: &str, other: &str) -> usize {
 /// No flag is longer; what is beyond is not compared.
 const NAME_LENGTH_MAX: usize = 100;
 
-pub(super) /// The names of plugins, separated by commas.
+/// The names of plugins, separated by commas.
 fn plugins(value: &str) -> impl Iterator<Item = String> {
     value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-fn boolean(value: &str) -> Result<bool> {
+pub(super) fn boolean(value: &str) -> Result<bool> {
     match value {
         "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
