@@ -1,5 +1,6 @@
 //! Tasks of the workspace that are not part of a build: `cargo xtask NAME …`.
 
+mod conformance;
 mod cri;
 mod discovery;
 mod etcd;
@@ -19,6 +20,7 @@ fn main() -> Result<()> {
     let task = args.next().unwrap_or_default();
     let folder = args.next().map(PathBuf::from);
     match (task.to_str(), folder) {
+        (Some("conformance"), Some(folder)) => conformance::run(&folder),
         (Some("cri"), Some(folder)) => cri::run(&folder),
         (Some("discovery"), Some(folder)) => discovery::run(&folder),
         (Some("etcd"), Some(folder)) => etcd::run(&folder),
@@ -30,7 +32,7 @@ fn main() -> Result<()> {
         (Some("generated"), Some(folder)) => pack::check(&folder).and_then(|()| resources::check(&folder)),
         (Some("goldens"), Some(folder)) => goldens::run(&folder),
         _ => bail!(
-            "usage: cargo xtask cri|discovery|etcd|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
+            "usage: cargo xtask conformance|cri|discovery|etcd|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
         ),
     }
 }
