@@ -14,9 +14,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
+use skiff_kinds::Kind;
 use skiff_kinds::custom::definition::status::{self, Names};
 use skiff_kinds::custom::{self, Source, compare_versions};
-use skiff_kinds::Kind;
 use skiff_object::{Tree, json};
 use skiff_store::cache::{Scope, Snapshot};
 

@@ -402,10 +402,7 @@ fn resource_discovery(kind: &dyn Kind) -> Tree {
                 tree.insert("subresource", sub.name.as_str());
                 tree.insert(
                     "responseKind",
-                    response_kind(
-                        sub.foreign.then(|| sub.api_version.as_str()).or(of_custom(kind)),
-                        sub.kind.as_str(),
-                    ),
+                    response_kind(sub.foreign.then(|| sub.api_version.as_str()).or(of_custom(kind)), sub.kind.as_str()),
                 );
                 tree.insert("verbs", verbs(sub.verbs));
                 Tree::Map(tree)

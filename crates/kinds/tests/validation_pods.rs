@@ -42,23 +42,74 @@ fn good_objects_are_accepted_and_stay_so() {
     ));
     good("", "pods", &full);
     good("batch", "jobs", &job("", "Never"));
-    good("batch", "jobs", &job(r#""completionMode":"Indexed","completions":3,"successPolicy":{"rules":[{"succeededIndexes":"0-1","succeededCount":1}]},"#, "Never"));
+    good(
+        "batch",
+        "jobs",
+        &job(
+            r#""completionMode":"Indexed","completions":3,"successPolicy":{"rules":[{"succeededIndexes":"0-1","succeededCount":1}]},"#,
+            "Never",
+        ),
+    );
     good("batch", "cronjobs", &cron(r#""schedule":"*/5 0-3 1,2 jan-mar mon","timeZone":"Europe/Berlin","#));
-    good("", "services", r#"{"metadata":{"name":"x"},"spec":{"ports":[{"port":80}],"selector":{"a":"b"},"clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"],"ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack"}}"#);
-    good("", "services", r#"{"metadata":{"name":"x"},"spec":{"type":"LoadBalancer","externalTrafficPolicy":"Local","healthCheckNodePort":30000,"ports":[{"port":80}]}}"#);
-    good("networking.k8s.io", "networkpolicies", r#"{"metadata":{"name":"x"},"spec":{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"ports":[{"port":1,"endPort":2}]}]}}"#);
-    good("networking.k8s.io", "ingressclasses", r#"{"metadata":{"name":"x"},"spec":{"controller":"a.b/c","parameters":{"kind":"K","name":"n"}}}"#);
-    good("autoscaling", "horizontalpodautoscalers", r#"{"metadata":{"name":"x"},"spec":{"maxReplicas":2,"scaleTargetRef":{"kind":"Deployment","name":"x"},"targetCPUUtilizationPercentage":50}}"#);
-    good("", "persistentvolumes", r#"{"metadata":{"name":"x"},"spec":{"capacity":{"storage":"1Gi"},"accessModes":["ReadWriteOnce"],"hostPath":{"path":"/a"}}}"#);
-    good("", "persistentvolumeclaims", r#"{"metadata":{"name":"x"},"spec":{"resources":{"requests":{"storage":"1Gi"}},"accessModes":["ReadWriteOnce"]}}"#);
-    good("resource.k8s.io", "resourceclaims", r#"{"metadata":{"name":"x"},"spec":{"devices":{"requests":[{"name":"a","exactly":{"deviceClassName":"gpu"}}],"constraints":[{"requests":["a"],"matchAttribute":"a.b/c"}],"config":[{"opaque":{"driver":"a.b","parameters":{"x":1}}}]}}}"#);
-    good("resource.k8s.io", "deviceclasses", r#"{"metadata":{"name":"x"},"spec":{"selectors":[{"cel":{"expression":"true"}}]}}"#);
-    good("resource.k8s.io", "resourceslices", r#"{"metadata":{"name":"x"},"spec":{"driver":"a.b","nodeName":"n","pool":{"name":"p","resourceSliceCount":1},"devices":[{"name":"d","attributes":{"a":{"version":"1.2.3"},"b.c/d":{"int":1}},"capacity":{"m":{"value":"1Gi"}}}]}}"#);
+    good(
+        "",
+        "services",
+        r#"{"metadata":{"name":"x"},"spec":{"ports":[{"port":80}],"selector":{"a":"b"},"clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"],"ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack"}}"#,
+    );
+    good(
+        "",
+        "services",
+        r#"{"metadata":{"name":"x"},"spec":{"type":"LoadBalancer","externalTrafficPolicy":"Local","healthCheckNodePort":30000,"ports":[{"port":80}]}}"#,
+    );
+    good(
+        "networking.k8s.io",
+        "networkpolicies",
+        r#"{"metadata":{"name":"x"},"spec":{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"ports":[{"port":1,"endPort":2}]}]}}"#,
+    );
+    good(
+        "networking.k8s.io",
+        "ingressclasses",
+        r#"{"metadata":{"name":"x"},"spec":{"controller":"a.b/c","parameters":{"kind":"K","name":"n"}}}"#,
+    );
+    good(
+        "autoscaling",
+        "horizontalpodautoscalers",
+        r#"{"metadata":{"name":"x"},"spec":{"maxReplicas":2,"scaleTargetRef":{"kind":"Deployment","name":"x"},"targetCPUUtilizationPercentage":50}}"#,
+    );
+    good(
+        "",
+        "persistentvolumes",
+        r#"{"metadata":{"name":"x"},"spec":{"capacity":{"storage":"1Gi"},"accessModes":["ReadWriteOnce"],"hostPath":{"path":"/a"}}}"#,
+    );
+    good(
+        "",
+        "persistentvolumeclaims",
+        r#"{"metadata":{"name":"x"},"spec":{"resources":{"requests":{"storage":"1Gi"}},"accessModes":["ReadWriteOnce"]}}"#,
+    );
+    good(
+        "resource.k8s.io",
+        "resourceclaims",
+        r#"{"metadata":{"name":"x"},"spec":{"devices":{"requests":[{"name":"a","exactly":{"deviceClassName":"gpu"}}],"constraints":[{"requests":["a"],"matchAttribute":"a.b/c"}],"config":[{"opaque":{"driver":"a.b","parameters":{"x":1}}}]}}}"#,
+    );
+    good(
+        "resource.k8s.io",
+        "deviceclasses",
+        r#"{"metadata":{"name":"x"},"spec":{"selectors":[{"cel":{"expression":"true"}}]}}"#,
+    );
+    good(
+        "resource.k8s.io",
+        "resourceslices",
+        r#"{"metadata":{"name":"x"},"spec":{"driver":"a.b","nodeName":"n","pool":{"name":"p","resourceSliceCount":1},"devices":[{"name":"d","attributes":{"a":{"version":"1.2.3"},"b.c/d":{"int":1}},"capacity":{"m":{"value":"1Gi"}}}]}}"#,
+    );
 }
 
 #[test]
 fn containers_say_what_is_wrong() {
-    create("", "pods", &pod(&format!(r#"{{"hostNetwork":true,"shareProcessNamespace":true,"hostPID":true,"containers":[{{{CONTAINER},"ports":[{{"containerPort":1,"hostPort":2}}],
+    create(
+        "",
+        "pods",
+        &pod(&format!(
+            r#"{{"hostNetwork":true,"shareProcessNamespace":true,"hostPID":true,"containers":[{{{CONTAINER},"ports":[{{"containerPort":1,"hostPort":2}}],
         "env":[{{"name":"A","valueFrom":{{"fieldRef":{{"fieldPath":"spec.x"}}}}}},{{"name":"B","valueFrom":{{"fieldRef":{{"fieldPath":"status.phase"}}}}}},{{"name":"C","valueFrom":{{"resourceFieldRef":{{"resource":"limits.x"}}}}}},
           {{"name":"D","valueFrom":{{"resourceFieldRef":{{"resource":"limits.cpu","divisor":"2"}}}}}},{{"name":"E","valueFrom":{{"fileKeyRef":{{"key":"k","volumeName":"v","path":"/p"}}}}}}],
         "envFrom":[{{}},{{"prefix":"a=","configMapRef":{{}}}}],"volumeMounts":[{{"name":"v","mountPath":"/a","mountPropagation":"Bidirectional","recursiveReadOnly":"Enabled"}}],
@@ -68,7 +119,9 @@ fn containers_say_what_is_wrong() {
         "lifecycle":{{"postStart":{{"sleep":{{"seconds":-1}}}},"preStop":{{}},"stopSignal":"SIGTERM"}},
         "securityContext":{{"runAsUser":-1,"procMount":"x","seccompProfile":{{"type":"Localhost"}},"appArmorProfile":{{"localhostProfile":"p"}},"privileged":true,"allowPrivilegeEscalation":false,"capabilities":{{"add":["CAP_SYS_ADMIN"]}}}}}}],
         "initContainers":[{{"name":"i","image":"b","livenessProbe":{{"exec":{{"command":["x"]}}}}}}],
-        "ephemeralContainers":[{{"name":"e","image":"b","targetContainerName":"z","ports":[{{"containerPort":1}}]}}]}}"#)), expect![[r#"
+        "ephemeralContainers":[{{"name":"e","image":"b","targetContainerName":"z","ports":[{{"containerPort":1}}]}}]}}"#
+        )),
+        expect![[r#"
             spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.x": error converting fieldPath: field label not supported: spec.x
             spec.containers[0].env[1].valueFrom.fieldRef.fieldPath: Unsupported value: "status.phase": supported values: "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"
             spec.containers[0].env[2].valueFrom.resourceFieldRef.resource: Unsupported value: "limits.x": supported values: "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"
@@ -110,12 +163,17 @@ fn containers_say_what_is_wrong() {
             spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container
             spec.securityContext.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled
             spec.ephemeralContainers: Forbidden: cannot be set on create
-        "#]]);
+        "#]],
+    );
 }
 
 #[test]
 fn pod_specs_say_what_is_wrong() {
-    create("", "pods", &pod(&format!(r#"{{"containers":[{{{CONTAINER}}}],"volumes":[
+    create(
+        "",
+        "pods",
+        &pod(&format!(
+            r#"{{"containers":[{{{CONTAINER}}}],"volumes":[
         {{"name":"a","hostPath":{{"path":"/a/../b","type":"x"}}}},{{"name":"b","configMap":{{"name":"x","defaultMode":1000,"items":[{{"key":"k","path":"/p"}},{{"path":"..p"}}]}}}},
         {{"name":"c","downwardAPI":{{"items":[{{"path":"p"}},{{"path":"q","fieldRef":{{"fieldPath":"spec.nodeName"}}}},{{"path":"r","resourceFieldRef":{{"resource":"limits.cpu"}}}}]}}}},
         {{"name":"d","projected":{{"sources":[{{}},{{"serviceAccountToken":{{"expirationSeconds":1}}}},{{"secret":{{"name":"s","items":[{{"key":"k","path":"p"}},{{"key":"l","path":"p"}}]}}}},{{"clusterTrustBundle":{{"path":"x"}}}}]}}}},
@@ -126,7 +184,9 @@ fn pod_specs_say_what_is_wrong() {
         "topologySpreadConstraints":[{{"maxSkew":0,"topologyKey":"a","whenUnsatisfiable":"DoNotSchedule"}},{{"maxSkew":1,"topologyKey":"a","whenUnsatisfiable":"DoNotSchedule","matchLabelKeys":["k"]}},{{"maxSkew":1,"topologyKey":"b","whenUnsatisfiable":"ScheduleAnyway","minDomains":0,"nodeTaintsPolicy":"x"}}],
         "affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":[{{"matchExpressions":[{{"key":"a","operator":"In","values":["a b"]}}],"matchFields":[{{"key":"x","operator":"Gt"}}]}}]}}}},
           "podAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":[{{"namespaces":["A"],"topologyKey":""}}]}}}},
-        "dnsConfig":{{"nameservers":["1.1.1.1","1.1.1.1","1.1.1.1","x"],"searches":["a b"],"options":[{{}}]}},"os":{{"name":"windows"}},"hostUsers":false,"hostIPC":true,"preemptionPolicy":"x","overhead":{{"foo":"1"}}}}"#)), expect![[r#"
+        "dnsConfig":{{"nameservers":["1.1.1.1","1.1.1.1","1.1.1.1","x"],"searches":["a b"],"options":[{{}}]}},"os":{{"name":"windows"}},"hostUsers":false,"hostIPC":true,"preemptionPolicy":"x","overhead":{{"foo":"1"}}}}"#
+        )),
+        expect![[r#"
             spec.volumes[0].hostPath.path: Invalid value: "/a/../b": must not contain '..'
             spec.volumes[0].hostPath.type: Unsupported value: "x": supported values: "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"
             spec.volumes[1].configMap.defaultMode: Invalid value: 1000: must be a number between 0 and 0777 (octal), both inclusive
@@ -186,40 +246,76 @@ fn pod_specs_say_what_is_wrong() {
             spec.securityContext.supplementalGroups: Forbidden: cannot be set for a windows pod
             spec.securityContext.supplementalGroupsPolicy: Forbidden: cannot be set for a windows pod
             spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared
-        "#]]);
+        "#]],
+    );
 }
 
 #[test]
 fn pods_change_only_where_they_may() {
-    let old = pod(&format!(r#"{{"activeDeadlineSeconds":5,"tolerations":[{{"key":"a","operator":"Exists"}}],"containers":[{{{CONTAINER}}}]}}"#));
-    update("", "pods", &old, &old.replace(":5,", ":6,"), expect![[r#"
+    let old = pod(&format!(
+        r#"{{"activeDeadlineSeconds":5,"tolerations":[{{"key":"a","operator":"Exists"}}],"containers":[{{{CONTAINER}}}]}}"#
+    ));
+    update(
+        "",
+        "pods",
+        &old,
+        &old.replace(":5,", ":6,"),
+        expect![[r#"
         spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value
-    "#]]);
-    update("", "pods", &old, &old.replace(r#""activeDeadlineSeconds":5,"#, ""), expect![[r#"
+    "#]],
+    );
+    update(
+        "",
+        "pods",
+        &old,
+        &old.replace(r#""activeDeadlineSeconds":5,"#, ""),
+        expect![[r#"
         spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive integer to nil value
-    "#]]);
-    update("", "pods", &old, &old.replace(r#""key":"a""#, r#""key":"b""#), expect![[r#"
+    "#]],
+    );
+    update(
+        "",
+        "pods",
+        &old,
+        &old.replace(r#""key":"a""#, r#""key":"b""#),
+        expect![[r#"
         spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds
-    "#]]);
-    update("", "pods", &old, &old.replace(r#""tolerations""#, r#""schedulingGates":[{"name":"a/b"}],"tolerations""#), expect![[r#"
+    "#]],
+    );
+    update(
+        "",
+        "pods",
+        &old,
+        &old.replace(r#""tolerations""#, r#""schedulingGates":[{"name":"a/b"}],"tolerations""#),
+        expect![[r#"
         spec.schedulingGates: Forbidden: only deletion is allowed, but found new scheduling gate 'a/b'
-    "#]]);
+    "#]],
+    );
     let kind = kind("", "pods");
-    let sized = |resources: &str| object(kind, &pod(&format!(r#"{{"containers":[{{{CONTAINER},"resources":{resources}}}]}}"#)));
+    let sized =
+        |resources: &str| object(kind, &pod(&format!(r#"{{"containers":[{{{CONTAINER},"resources":{resources}}}]}}"#)));
     let old = sized(r#"{"requests":{"cpu":"1","ephemeral-storage":"1Gi"},"limits":{"cpu":"2"}}"#);
     let mut new = sized(r#"{"requests":{"cpu":"2","ephemeral-storage":"2Gi"}}"#);
     kind.prepare_subresource("resize", &mut new, &old);
     expect![[r#"
         spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed
         spec.containers[0].resources.requests: Forbidden: only cpu and memory resources are mutable
-    "#]].assert_eq(&lines(&kind.validate_subresource("resize", &new, &old)));
+    "#]]
+    .assert_eq(&lines(&kind.validate_subresource("resize", &new, &old)));
 }
 
 #[test]
 fn jobs_say_what_is_wrong() {
-    create("batch", "jobs", &job(r#""completionMode":"Indexed","parallelism":100001,"maxFailedIndexes":3,"completions":2,"podReplacementPolicy":"TerminatingOrFailed","managedBy":"x",
+    create(
+        "batch",
+        "jobs",
+        &job(
+            r#""completionMode":"Indexed","parallelism":100001,"maxFailedIndexes":3,"completions":2,"podReplacementPolicy":"TerminatingOrFailed","managedBy":"x",
         "podFailurePolicy":{"rules":[{"action":"x"},{"action":"FailIndex","onExitCodes":{"containerName":"z","operator":"In","values":[2,0,2]}},{"action":"Count","onPodConditions":[{"type":"a","status":"x"}]}]},
-        "successPolicy":{"rules":[{},{"succeededIndexes":"1,0"},{"succeededCount":3},{"succeededIndexes":"0","succeededCount":2}]},"#, "OnFailure"), expect![[r#"
+        "successPolicy":{"rules":[{},{"succeededIndexes":"1,0"},{"succeededCount":3},{"succeededIndexes":"0","succeededCount":2}]},"#,
+            "OnFailure",
+        ),
+        expect![[r#"
             spec.parallelism: Invalid value: 100001: must be less than or equal to 100000 when completion mode is Indexed
             spec.maxFailedIndexes: Invalid value: 3: must be less than or equal to completions
             spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified
@@ -238,21 +334,41 @@ fn jobs_say_what_is_wrong() {
             spec.podReplacementPolicy: Unsupported value: "TerminatingOrFailed": supported values: "Failed"
             spec.managedBy: Invalid value: "x": must be a domain-prefixed path (such as "acme.io/foo")
             spec.template.spec.restartPolicy: Invalid value: "OnFailure": only "Never" is supported when podFailurePolicy is specified
-        "#]]);
-    create("batch", "jobs", &job(r#""backoffLimitPerIndex":1,"completionMode":"x","successPolicy":{},"#, "x"), expect![[r#"
+        "#]],
+    );
+    create(
+        "batch",
+        "jobs",
+        &job(r#""backoffLimitPerIndex":1,"completionMode":"x","successPolicy":{},"#, "x"),
+        expect![[r#"
         spec.completionMode: Unsupported value: "x": supported values: "NonIndexed", "Indexed"
         spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode
         spec.successPolicy: Invalid value: {}: requires indexed completion mode
         spec.template.spec.restartPolicy: Unsupported value: "x": supported values: "Always", "OnFailure", "Never"
         spec.template.spec.restartPolicy: Unsupported value: "x": supported values: "OnFailure", "Never"
-    "#]]);
-    update("batch", "jobs", &job("", "Never"), &job(r#""completions":2,"#, "OnFailure").replace(r#""image":"b""#, r#""image":"c""#), expect![[r#"
+    "#]],
+    );
+    update(
+        "batch",
+        "jobs",
+        &job("", "Never"),
+        &job(r#""completions":2,"#, "OnFailure").replace(r#""image":"b""#, r#""image":"c""#),
+        expect![[r#"
         spec.selector: Required value
         spec.completions: Invalid value: 2: field is immutable
         spec.selector: Invalid value: null: field is immutable
         spec.template: Invalid value: {"spec":{"restartPolicy":"OnFailure","containers":[{"name":"a","image":"c","imagePullPolicy":"Always","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}],"dnsPolicy":"ClusterFirst","securityContext":{},"terminationGracePeriodSeconds":30,"schedulerName":"default-scheduler"}}: field is immutable
-    "#]]);
-    for (schedule, zone) in [("61 * * * *", "Local"), ("* * *", ""), ("@never", "a b"), ("TZ=UTC * * * * *", "UTC"), ("5-1 * * * *", "UTC"), ("*/0 x * * *", "UTC"), ("@every 5m", "UTC")] {
+    "#]],
+    );
+    for (schedule, zone) in [
+        ("61 * * * *", "Local"),
+        ("* * *", ""),
+        ("@never", "a b"),
+        ("TZ=UTC * * * * *", "UTC"),
+        ("5-1 * * * *", "UTC"),
+        ("*/0 x * * *", "UTC"),
+        ("@every 5m", "UTC"),
+    ] {
         let found = {
             let kind = kind("batch", "cronjobs");
             let object = object(kind, &cron(&format!(r#""schedule":"{schedule}","timeZone":"{zone}","#)));
@@ -289,8 +405,12 @@ fn jobs_say_what_is_wrong() {
 
 #[test]
 fn services_and_networks_say_what_is_wrong() {
-    create("", "services", r#"{"spec":{"type":"ClusterIP","clusterIP":"fd00::1","clusterIPs":["fd00::1","fd00::2","x"],"ipFamilies":["IPv4","IPv4","x"],"ipFamilyPolicy":"y","ports":[{"port":80}],
-        "externalIPs":["127.0.0.1"],"loadBalancerClass":"a b","loadBalancerSourceRanges":["x"],"healthCheckNodePort":1,"trafficDistribution":"z","sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":90000}}}}"#, expect![[r#"
+    create(
+        "",
+        "services",
+        r#"{"spec":{"type":"ClusterIP","clusterIP":"fd00::1","clusterIPs":["fd00::1","fd00::2","x"],"ipFamilies":["IPv4","IPv4","x"],"ipFamilyPolicy":"y","ports":[{"port":80}],
+        "externalIPs":["127.0.0.1"],"loadBalancerClass":"a b","loadBalancerSourceRanges":["x"],"healthCheckNodePort":1,"trafficDistribution":"z","sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":90000}}}}"#,
+        expect![[r#"
             spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 90000: must be greater than 0 and less than 86400
             spec.ipFamilyPolicy: Unsupported value: "y": supported values: "SingleStack", "PreferDualStack", "RequireDualStack"
             spec.ipFamilies[2]: Unsupported value: "x": supported values: "IPv4", "IPv6"
@@ -306,12 +426,22 @@ fn services_and_networks_say_what_is_wrong() {
             spec.loadBalancerClass: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
             spec.healthCheckNodePort: Invalid value: 1: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'
             spec.trafficDistribution: Unsupported value: "z": supported values: "PreferClose", "PreferSameNode", "PreferSameZone"
-        "#]]);
-    create("", "services", r#"{"spec":{"type":"ExternalName","externalName":"a.b","ipFamilyPolicy":"SingleStack","externalTrafficPolicy":"Local"}}"#, expect![[r#"
+        "#]],
+    );
+    create(
+        "",
+        "services",
+        r#"{"spec":{"type":"ExternalName","externalName":"a.b","ipFamilyPolicy":"SingleStack","externalTrafficPolicy":"Local"}}"#,
+        expect![[r#"
         spec.ipFamilyPolicy: Forbidden: may not be set for ExternalName services
         spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services
-    "#]]);
-    create("networking.k8s.io", "networkpolicies", r#"{"spec":{"policyTypes":["x"],"ingress":[{"ports":[{"endPort":1},{"port":5,"endPort":1},{"port":"http","endPort":1,"protocol":"x"}],"from":[{"ipBlock":{}},{"ipBlock":{"cidr":"10.0.0.0/8","except":["11.0.0.0/16","x"]}}]}]}}"#, expect![[r#"
+    "#]],
+    );
+    create(
+        "networking.k8s.io",
+        "networkpolicies",
+        r#"{"spec":{"policyTypes":["x"],"ingress":[{"ports":[{"endPort":1},{"port":5,"endPort":1},{"port":"http","endPort":1,"protocol":"x"}],"from":[{"ipBlock":{}},{"ipBlock":{"cidr":"10.0.0.0/8","except":["11.0.0.0/16","x"]}}]}]}}"#,
+        expect![[r#"
         spec.ingress[0].ports[0].port: Required value: must be specified when `endPort` is specified
         spec.ingress[0].ports[1].endPort: Invalid value: 1: must be greater than or equal to `port`
         spec.ingress[0].ports[2].protocol: Unsupported value: "x": supported values: "TCP", "UDP", "SCTP"
@@ -320,41 +450,73 @@ fn services_and_networks_say_what_is_wrong() {
         spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: "11.0.0.0/16": must be a strict subset of `cidr`
         spec.ingress[0].from[1].ipBlock.except[1]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
         spec.policyTypes[0]: Unsupported value: "x": supported values: "Ingress", "Egress"
-    "#]]);
-    create("networking.k8s.io", "ingressclasses", r#"{"spec":{"controller":"x","parameters":{"scope":"Namespace"}}}"#, expect![[r#"
+    "#]],
+    );
+    create(
+        "networking.k8s.io",
+        "ingressclasses",
+        r#"{"spec":{"controller":"x","parameters":{"scope":"Namespace"}}}"#,
+        expect![[r#"
         spec.controller: Invalid value: "x": must be a domain-prefixed path (such as "acme.io/foo")
         spec.parameters.kind: Required value
         spec.parameters.name: Required value
         spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'
-    "#]]);
-    create("networking.k8s.io", "ingresses", r#"{"spec":{"tls":[{"hosts":["A"],"secretName":"B"}],"rules":[{"host":"10.0.0.1","http":{"paths":[{"path":"/a//b/..","pathType":"Exact","backend":{"service":{"name":"a","port":{"number":1}}}}]}}]}}"#, expect![[r#"
+    "#]],
+    );
+    create(
+        "networking.k8s.io",
+        "ingresses",
+        r#"{"spec":{"tls":[{"hosts":["A"],"secretName":"B"}],"rules":[{"host":"10.0.0.1","http":{"paths":[{"path":"/a//b/..","pathType":"Exact","backend":{"service":{"name":"a","port":{"number":1}}}}]}}]}}"#,
+        expect![[r#"
         spec.rules[0].host: Invalid value: "10.0.0.1": must be a DNS name, not an IP address
         spec.rules[0].http.paths[0].path: Invalid value: "/a//b/..": must not contain '//'
         spec.rules[0].http.paths[0].path: Invalid value: "/a//b/..": cannot end with '/..'
         spec.tls[0].hosts[0]: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
         spec.tls[0].secretName: Invalid value: "B": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
-    "#]]);
-    create("autoscaling", "horizontalpodautoscalers", r#"{"spec":{"minReplicas":3,"maxReplicas":2,"targetCPUUtilizationPercentage":0}}"#, expect![[r#"
+    "#]],
+    );
+    create(
+        "autoscaling",
+        "horizontalpodautoscalers",
+        r#"{"spec":{"minReplicas":3,"maxReplicas":2,"targetCPUUtilizationPercentage":0}}"#,
+        expect![[r#"
         spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`
         spec.scaleTargetRef.kind: Required value
         spec.scaleTargetRef.name: Required value
         spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn workloads_say_what_is_wrong() {
-    let set = |spec: &str| format!(r#"{{"metadata":{{"name":"x"}},"spec":{{{spec}"selector":{{"matchLabels":{{"a":"b"}}}},"template":{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{{CONTAINER}}}]}}}}}}}}"#);
-    create("apps", "daemonsets", &set(r#""updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":1,"maxSurge":"101%"}},"#), expect![[r#"
+    let set = |spec: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"x"}},"spec":{{{spec}"selector":{{"matchLabels":{{"a":"b"}}}},"template":{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{{CONTAINER}}}]}}}}}}}}"#
+        )
+    };
+    create(
+        "apps",
+        "daemonsets",
+        &set(r#""updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":1,"maxSurge":"101%"}},"#),
+        expect![[r#"
         spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: "101%": must not be greater than 100%
         spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: "101%": may not be set when maxUnavailable is non-zero
-    "#]]);
-    create("apps", "statefulsets", &set(r#""podManagementPolicy":"x","updateStrategy":{"type":"OnDelete","rollingUpdate":{}},"ordinals":{"start":-1},"persistentVolumeClaimRetentionPolicy":{"whenDeleted":"x"},"#), expect![[r#"
+    "#]],
+    );
+    create(
+        "apps",
+        "statefulsets",
+        &set(
+            r#""podManagementPolicy":"x","updateStrategy":{"type":"OnDelete","rollingUpdate":{}},"ordinals":{"start":-1},"persistentVolumeClaimRetentionPolicy":{"whenDeleted":"x"},"#,
+        ),
+        expect![[r#"
         spec.podManagementPolicy: Invalid value: "x": must be 'OrderedReady' or 'Parallel'
         spec.updateStrategy.rollingUpdate: Invalid value: {}: only allowed for updateStrategy 'RollingUpdate'
         spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: "x": supported values: "Retain", "Delete"
         spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0
-    "#]]);
+    "#]],
+    );
     let kind = kind("apps", "deployments");
     let status = |text: &str| object(kind, &format!(r#"{{"status":{text}}}"#));
     let new = status(r#"{"replicas":1,"updatedReplicas":2,"availableReplicas":1,"collisionCount":1}"#);
@@ -363,12 +525,17 @@ fn workloads_say_what_is_wrong() {
         status.updatedReplicas: Invalid value: 2: cannot be greater than status.replicas
         status.availableReplicas: Invalid value: 1: cannot be greater than readyReplicas
         status.collisionCount: Invalid value: 1: cannot be decremented
-    "#]].assert_eq(&lines(&kind.validate_subresource("status", &new, &old)));
+    "#]]
+    .assert_eq(&lines(&kind.validate_subresource("status", &new, &old)));
 }
 
 #[test]
 fn volumes_and_devices_say_what_is_wrong() {
-    create("", "persistentvolumes", r#"{"spec":{"capacity":{"storage":"0","cpu":"1"},"accessModes":["x","ReadWriteOncePod"],"local":{"path":"/a/../b"},"volumeMode":"x","volumeAttributesClassName":""}}"#, expect![[r#"
+    create(
+        "",
+        "persistentvolumes",
+        r#"{"spec":{"capacity":{"storage":"0","cpu":"1"},"accessModes":["x","ReadWriteOncePod"],"local":{"path":"/a/../b"},"volumeMode":"x","volumeAttributesClassName":""}}"#,
+        expect![[r#"
         spec.accessModes: Unsupported value: "x": supported values: "ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"
         spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes
         spec.capacity: Unsupported value: {"storage":"0","cpu":"1"}: supported values: "storage"
@@ -378,25 +545,47 @@ fn volumes_and_devices_say_what_is_wrong() {
         spec.volumeMode: Unsupported value: "x": supported values: "Block", "Filesystem"
         spec.volumeAttributesClassName: Required value: an empty string is disallowed
         spec.csi: Required value: has to be specified when using volumeAttributesClassName
-    "#]]);
+    "#]],
+    );
     let volume = r#"{"metadata":{"name":"x"},"spec":{"capacity":{"storage":"1"},"accessModes":["ReadWriteOnce"],"hostPath":{"path":"/a"}}}"#;
-    update("", "persistentvolumes", volume, &volume.replace("/a", "/b").replace(r#""hostPath""#, r#""volumeMode":"Block","hostPath""#), expect![[r#"
+    update(
+        "",
+        "persistentvolumes",
+        volume,
+        &volume.replace("/a", "/b").replace(r#""hostPath""#, r#""volumeMode":"Block","hostPath""#),
+        expect![[r#"
         spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation
         spec.volumeMode: Invalid value: "Block": field is immutable
-    "#]]);
-    create("", "persistentvolumeclaims", r#"{"spec":{"resources":{"requests":{"storage":"0"}},"accessModes":["ReadWriteOncePod","ReadOnlyMany"],"dataSource":{"kind":"x"},"storageClassName":"A"}}"#, expect![[r#"
+    "#]],
+    );
+    create(
+        "",
+        "persistentvolumeclaims",
+        r#"{"spec":{"resources":{"requests":{"storage":"0"}},"accessModes":["ReadWriteOncePod","ReadOnlyMany"],"dataSource":{"kind":"x"},"storageClassName":"A"}}"#,
+        expect![[r#"
         spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes
         spec.resources[storage]: Invalid value: "0": must be greater than zero
         spec.storageClassName: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
         spec.dataSource.name: Required value
         spec.dataSource: Invalid value: "x": must be 'PersistentVolumeClaim' when referencing the default apiGroup
-    "#]]);
+    "#]],
+    );
     let claim = r#"{"metadata":{"name":"x"},"spec":{"resources":{"requests":{"storage":"2Gi"}},"accessModes":["ReadWriteOnce"]}}"#;
-    update("", "persistentvolumeclaims", claim, &claim.replace("2Gi", "1Gi"), expect![[r#"
+    update(
+        "",
+        "persistentvolumeclaims",
+        claim,
+        &claim.replace("2Gi", "1Gi"),
+        expect![[r#"
         spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims
-    "#]]);
-    create("resource.k8s.io", "resourceclaims", r#"{"spec":{"devices":{"requests":[{"name":"A"},{"name":"b","exactly":{"allocationMode":"x","selectors":[{}],"tolerations":[{"operator":"Exists","value":"v"}]}},{"name":"b","exactly":{"deviceClassName":"c"},"firstAvailable":[{"name":"d"}]}],
-        "constraints":[{"requests":["z","z"]},{"matchAttribute":"a"}],"config":[{"opaque":{"driver":"D","parameters":"x"}}]}}}"#, expect![[r#"
+    "#]],
+    );
+    create(
+        "resource.k8s.io",
+        "resourceclaims",
+        r#"{"spec":{"devices":{"requests":[{"name":"A"},{"name":"b","exactly":{"allocationMode":"x","selectors":[{}],"tolerations":[{"operator":"Exists","value":"v"}]}},{"name":"b","exactly":{"deviceClassName":"c"},"firstAvailable":[{"name":"d"}]}],
+        "constraints":[{"requests":["z","z"]},{"matchAttribute":"a"}],"config":[{"opaque":{"driver":"D","parameters":"x"}}]}}}"#,
+        expect![[r#"
             spec.devices.requests[0].name: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
             spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required
             spec.devices.requests[1].exactly.deviceClassName: Required value
@@ -412,13 +601,23 @@ fn volumes_and_devices_say_what_is_wrong() {
             spec.devices.constraints[1].matchAttribute: Invalid value: "a": must include a domain
             spec.devices.config[0].opaque.driver: Invalid value: "D": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
             spec.devices.config[0].opaque.parameters: Invalid value: "x": parameters must be a valid JSON object
-        "#]]);
-    create("resource.k8s.io", "deviceclasses", r#"{"spec":{"selectors":[{}],"config":[{}],"extendedResourceName":"x"}}"#, expect![[r#"
+        "#]],
+    );
+    create(
+        "resource.k8s.io",
+        "deviceclasses",
+        r#"{"spec":{"selectors":[{}],"config":[{}],"extendedResourceName":"x"}}"#,
+        expect![[r#"
         spec.selectors[0].cel: Required value
         spec.config[0].opaque: Required value
         spec.extendedResourceName: Invalid value: "x": must be a valid extended resource name
-    "#]]);
-    create("resource.k8s.io", "resourceslices", r#"{"spec":{"driver":"","nodeName":"n","allNodes":false,"perDeviceNodeSelection":true,"pool":{"name":"A","generation":-1},"devices":[{"name":"d","nodeName":"n","allNodes":true,"attributes":{"a-b":{},"c":{"version":"1"}},"capacity":{"m":{"value":"1","requestPolicy":{}}},"taints":[{"key":"k","effect":"x"}]},{"name":"d"}]}}"#, expect![[r#"
+    "#]],
+    );
+    create(
+        "resource.k8s.io",
+        "resourceslices",
+        r#"{"spec":{"driver":"","nodeName":"n","allNodes":false,"perDeviceNodeSelection":true,"pool":{"name":"A","generation":-1},"devices":[{"name":"d","nodeName":"n","allNodes":true,"attributes":{"a-b":{},"c":{"version":"1"}},"capacity":{"m":{"value":"1","requestPolicy":{}}},"taints":[{"key":"k","effect":"x"}]},{"name":"d"}]}}"#,
+        expect![[r#"
         spec.driver: Required value
         spec.pool.name: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
         spec.pool.resourceSliceCount: Invalid value: 0: must be greater than zero
@@ -433,8 +632,15 @@ fn volumes_and_devices_say_what_is_wrong() {
         spec.devices[0]: Invalid value: "{`nodeName`, `allNodes`}": exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec
         spec.devices[1]: Required value: exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec
         spec.devices[1]: Duplicate value: "d"
-    "#]]);
-    update("resource.k8s.io", "resourceclaims", r#"{"spec":{"devices":{"requests":[{"name":"a","exactly":{"deviceClassName":"c"}}]}}}"#, r#"{"spec":{}}"#, expect![[r#"
+    "#]],
+    );
+    update(
+        "resource.k8s.io",
+        "resourceclaims",
+        r#"{"spec":{"devices":{"requests":[{"name":"a","exactly":{"deviceClassName":"c"}}]}}}"#,
+        r#"{"spec":{}}"#,
+        expect![[r#"
         spec: Invalid value: {}: field is immutable
-    "#]]);
+    "#]],
+    );
 }

@@ -3,8 +3,8 @@
 use super::{
     Plugin, certificates, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
     namespace_lifecycle, node_restriction, optional, owner_references, persistent_volume_claim_resize, pod_security,
-    pod_topology_labels, policy, priority, resource_quota, runtime_class, service_account, storage_object_in_use_protection,
-    taint_nodes_by_condition, webhook,
+    pod_topology_labels, policy, priority, resource_quota, runtime_class, service_account,
+    storage_object_in_use_protection, taint_nodes_by_condition, webhook,
 };
 
 /// What `--enable-admission-plugins` and its siblings set.

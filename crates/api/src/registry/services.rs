@@ -179,7 +179,8 @@ fn drop_unneeded(new: &mut Tree, old: &Tree) {
             new.unset(&["spec", "externalTrafficPolicy"]);
         }
     }
-    let outside = |service: &Tree| may_have_node_ports(service) || !service.list_at(&["spec", "externalIPs"]).is_empty();
+    let outside =
+        |service: &Tree| may_have_node_ports(service) || !service.list_at(&["spec", "externalIPs"]).is_empty();
     if outside(old) && !outside(new) {
         new.unset(&["spec", "externalTrafficPolicy"]);
     }

@@ -76,7 +76,8 @@ async fn write_scale(
     };
     // The object below is written whole: its generation grows like with any change of its spec.
     let target = Subject { subresource: String::new(), ..subject.clone() };
-    let writer = Writer { is_admitted: true, recorded: &subject.subresource, ..Writer::of(server, call, &target, &options) };
+    let writer =
+        Writer { is_admitted: true, recorded: &subject.subresource, ..Writer::of(server, call, &target, &options) };
     for _ in 0..CONFLICT_RETRIES_MAX {
         let current = writer.current().await?;
         let current = current.ok_or_else(|| subject.not_found())?;

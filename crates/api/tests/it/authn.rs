@@ -237,8 +237,7 @@ async fn a_configuration_file_that_changes_is_taken_over() {
         )
     };
     std::fs::write(file.path(), text("{path: /livez}")).unwrap();
-    let configuration =
-        Some(ConfigurationFile { text: text("{path: /livez}"), path: Some(file.path().to_owned()) });
+    let configuration = Some(ConfigurationFile { text: text("{path: /livez}"), path: Some(file.path().to_owned()) });
     let api = api_of(|config| Config { authn: Settings { configuration, ..Settings::default() }, ..config }).await;
     let status = async |path: &str| {
         let request = Request::get(path).body(RequestBody::Whole(Bytes::new())).unwrap();

@@ -69,6 +69,7 @@ async fn deciding_needs_a_say_over_the_signer() {
     let refusal = "403 Forbidden: certificatesigningrequests.certificates.k8s.io \"jane\" is forbidden: user not \
                    permitted to approve requests with signerName \"kubernetes.io/kube-apiserver-client\"";
     assert_eq!(refused, refusal);
-    let signed = api.as_user(UserInfo::new("joe", &[])).put(&format!("{JANE}/status"), &decision("Failed")).await.line();
+    let signed =
+        api.as_user(UserInfo::new("joe", &[])).put(&format!("{JANE}/status"), &decision("Failed")).await.line();
     assert_eq!(signed, refusal.replace("approve", "sign"));
 }

@@ -102,7 +102,7 @@ async fn keys_are_rotated_by_updates_that_change_nothing() {
         assert_ne!(updated.at(&["metadata", "resourceVersion"]), version);
         assert!(starts(&raw(&store, SECRET).await, prefix), "{prefix}");
         // Now it is as it should be: nothing is written.
-        let again = api.put(&format!("{SECRETS}/s"), &String::from_utf8(updated.body.to_vec()).unwrap()).await;
+        let again = api.put(&format!("{SECRETS}/s"), std::str::from_utf8(&updated.body).unwrap()).await;
         assert_eq!(again.at(&["metadata", "resourceVersion"]), updated.at(&["metadata", "resourceVersion"]));
     }
 }

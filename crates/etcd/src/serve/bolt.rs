@@ -68,13 +68,14 @@ struct Run {
     pages: usize,
 }
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+type Pair = (Vec<u8>, Vec<u8>);
+type Pairs = Vec<Pair>;
 
 /// A file with one large bucket and some small ones.
 pub(super) struct File<E> {
     name: &'static str,
     large: Tree<E>,
-    small: Vec<(&'static str, Tree<(Vec<u8>, Vec<u8>)>)>,
+    small: Vec<(&'static str, Tree<Pair>)>,
 }
 
 impl<E: Element> File<E> {

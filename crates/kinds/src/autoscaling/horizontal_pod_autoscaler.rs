@@ -5,15 +5,15 @@
 
 use std::borrow::Cow;
 
-use skiff_object::{Map, Tree, json};
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
+use skiff_object::{Map, Tree, json};
 
-use crate::{cells, fill};
 use crate::checks::autoscalers;
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
+use crate::{cells, fill};
 
 /// Scales by load.
 pub(crate) struct HorizontalPodAutoscalerV2(pub(crate) Facts);

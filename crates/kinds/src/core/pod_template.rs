@@ -7,10 +7,10 @@ use skiff_object::errors::FieldError;
 use skiff_object::path::Path;
 use skiff_object::time::Time;
 
-use crate::{cells, fill, pod_spec};
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
+use crate::{cells, fill, pod_spec};
 
 /// A pod to be, on its own.
 pub(crate) struct PodTemplate(pub(crate) Facts);

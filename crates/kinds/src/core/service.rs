@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use skiff_object::{Tree, name, net};
 use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::time::Time;
+use skiff_object::{Tree, name, net};
 
-use crate::{cells, fill, rules};
 use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
 use crate::kind::Kind;
 use crate::table::Column;
+use crate::{cells, fill, rules};
 
 /// A stable address for a set of pods.
 pub(crate) struct Service(pub(crate) Facts);
@@ -273,8 +273,8 @@ fn balancer(found: &mut Found, spec: &Tree, is_balancer: bool) {
 fn policies(found: &mut Found, spec: &Tree, ty: &str) {
     const POLICIES: [&str; 2] = ["Cluster", "Local"];
     let policy = spec.str_at(&["externalTrafficPolicy"]);
-    let outside = matches!(ty, "NodePort" | "LoadBalancer")
-        || (ty == "ClusterIP" && !spec.list_at(&["externalIPs"]).is_empty());
+    let outside =
+        matches!(ty, "NodePort" | "LoadBalancer") || (ty == "ClusterIP" && !spec.list_at(&["externalIPs"]).is_empty());
     if !outside && !policy.is_empty() {
         let why = "may only be set for externally-accessible services";
         found.push(FieldError::invalid(SPEC.child("externalTrafficPolicy"), policy, why));

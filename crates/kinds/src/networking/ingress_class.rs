@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use skiff_object::{Tree, name};
 use skiff_object::errors::FieldError;
 use skiff_object::time::Time;
+use skiff_object::{Tree, name};
 
-use crate::{cells, fill};
 use crate::checks::{self, SPEC};
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
+use crate::{cells, fill};
 
 /// Who implements an Ingress.
 pub(crate) struct IngressClass(pub(crate) Facts);

@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 
-use skiff_object::{Tree, name, net};
 use skiff_object::errors::{BadValue, FieldError};
 use skiff_object::path::Path;
 use skiff_object::selector::label;
 use skiff_object::time::Time;
+use skiff_object::{Tree, name, net};
 
-use crate::{cells, fill};
 use crate::checks::{self, Found, SPEC};
 use crate::facts::Facts;
 use crate::kind::{Generation, Kind};
 use crate::table::Column;
+use crate::{cells, fill};
 
 /// Who may talk to which pods.
 pub(crate) struct NetworkPolicy(pub(crate) Facts);

@@ -196,7 +196,12 @@ const FLAGS: &[Flag] = &[
         name: "authentication-token-webhook-version",
         value: "VERSION",
         help: "The version of its reviews, v1 or v1beta1; after the flag with its file.",
-        set: |config, value| identity::webhook(config, |webhook| Ok(webhook.version = value.to_owned())),
+        set: |config, value| {
+            identity::webhook(config, |webhook| {
+                webhook.version = value.to_owned();
+                Ok(())
+            })
+        },
     },
     Flag {
         name: "authorization-config",
