@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kinds", &["object", "cel"]),
     ("store", &["base"]),
     ("etcd", &["base", "store"]),
+    ("test-servers", &[]),
     ("api", &["base", "object", "cel", "kinds", "store"]),
     ("client", &["base", "object"]),
     ("controllers", &["base", "object", "client"]),

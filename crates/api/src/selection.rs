@@ -69,6 +69,11 @@ impl Selection {
         self.labels.matches(labels) && self.fields_match(kind, item, header)
     }
 
+    /// Whether it looks at fields of the object besides its name and namespace.
+    pub fn asks_for_fields(&self) -> bool {
+        !self.only_by_place()
+    }
+
     fn only_by_place(&self) -> bool {
         self.fields.terms().iter().all(|term| matches!(term.field.as_str(), "metadata.name" | "metadata.namespace"))
     }

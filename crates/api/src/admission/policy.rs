@@ -69,7 +69,7 @@ impl Plugin for ValidatingPolicies {
     }
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        !is_review(attributes) && (!is_exempt(attributes) || check::is_policy(attributes))
+        !is_review(attributes) && (!is_exempt(attributes) || check::is_checked(attributes))
     }
 
     async fn validate(

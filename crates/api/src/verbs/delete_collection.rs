@@ -20,7 +20,7 @@ pub async fn delete_collection(server: &ApiServer, call: &mut Call, subject: &Su
     listed.validate()?;
     let selection = Selection::parse(subject.kind.as_ref(), &listed.label_selector, &listed.field_selector)?;
     let options = delete::read_options(call).await?;
-    let (items, meta) = list::collect(subject, &listed, &selection).await?;
+    let (items, meta) = list::collect(server, subject, &listed, &selection).await?;
     let mut deleted = Vec::with_capacity(items.len());
     for item in items {
         let object = respond::decode_stored(subject.kind.as_ref(), &item.value)?;

@@ -69,13 +69,14 @@ pub async fn list(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResu
     let options = ListOptions::parse(&call.query)?;
     options.validate()?;
     let selection = Selection::parse(subject.kind.as_ref(), &options.label_selector, &options.field_selector)?;
-    let (items, meta) = collect(subject, &options, &selection).await?;
+    let (items, meta) = collect(server, subject, &options, &selection).await?;
     let items = custom::convert::served(server, subject.kind.as_ref(), items).await?;
     respond::list(subject.view(server, form), &items, &meta)
 }
 
 /// Reads what a list asks for.
 pub async fn collect(
+    server: &ApiServer,
     subject: &Subject,
     options: &ListOptions,
     selection: &Selection,
@@ -98,10 +99,33 @@ pub async fn collect(
     let prefix = subject.collection.namespace_prefix(&subject.namespace);
     let limit = usize::try_from(options.limit).unwrap_or(0);
     let everything = selection.is_everything();
-    let mut items = Vec::with_capacity(if everything && limit == 0 { snapshot.len() } else { 0 });
-    let mut range = snapshot.range(&prefix, after.as_deref());
-    for (_, item) in range.by_ref() {
-        if everything || selection.matches(subject.kind.as_ref(), item) {
+    let (items, left) = if selection.asks_for_fields() && custom::convert::needs_webhook(subject.kind.as_ref()) {
+        // Fields are those of the version that is asked for, which only the webhook knows.
+        let all = snapshot.range(&prefix, after.as_deref()).map(|(_, item)| item.stored.clone()).collect();
+        let all = custom::convert::served(server, subject.kind.as_ref(), all).await?;
+        selected(all.into_iter().map(Item::of), subject, selection, limit)
+    } else {
+        selected(snapshot.range(&prefix, after.as_deref()).map(|(_, item)| &**item), subject, selection, limit)
+    };
+    if let Some(last) = items.last().filter(|_| left > 0) {
+        meta.continue_token = Continue::new(i64::try_from(meta.revision).unwrap_or(-1), &last.key).encode();
+        meta.remaining = everything.then(|| i64::try_from(left).unwrap_or(i64::MAX));
+        subject.collection.cache().keep(&snapshot);
+    }
+    Ok((items, meta))
+}
+
+/// Up to `limit` objects that are wanted (0: all of them), and how many more there are to look at.
+fn selected<I: std::ops::Deref<Target = Item>>(
+    mut range: impl Iterator<Item = I>,
+    subject: &Subject,
+    selection: &Selection,
+    limit: usize,
+) -> (Vec<Stored>, usize) {
+    let everything = selection.is_everything();
+    let mut items = Vec::with_capacity(if everything && limit == 0 { range.size_hint().0 } else { 0 });
+    for item in range.by_ref() {
+        if everything || selection.matches(subject.kind.as_ref(), &item) {
             items.push(item.stored.clone());
             if items.len() == limit {
                 break;
@@ -109,12 +133,7 @@ pub async fn collect(
         }
     }
     let left = if limit > 0 { range.count() } else { 0 };
-    if let Some(last) = items.last().filter(|_| left > 0) {
-        meta.continue_token = Continue::new(i64::try_from(meta.revision).unwrap_or(-1), &last.key).encode();
-        meta.remaining = everything.then(|| i64::try_from(left).unwrap_or(i64::MAX));
-        subject.collection.cache().keep(&snapshot);
-    }
-    Ok((items, meta))
+    (items, left)
 }
 
 /// The objects at the revision that the options ask for.

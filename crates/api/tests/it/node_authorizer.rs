@@ -103,9 +103,11 @@ async fn a_kubelet_asks_for_tokens_of_the_accounts_of_its_pods() {
     let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
     assert!(n1.post(path, "{}").await.line().contains("no relationship found"));
     assert_eq!(api.post(PODS, &pod("p", "n1", "s")).await.line(), "201");
-    let bound = r#"{"spec":{"boundObjectRef":{"apiVersion":"v1","kind":"Pod","name":"p"}}}"#;
-    assert_eq!(n1.post(path, bound).await.line(), "201");
-    assert_eq!(kubelet(&api, "n2").post(path, bound).await.status, 403);
+    let uid = api.get(&format!("{PODS}/p")).await.at(&["metadata", "uid"]);
+    let bound =
+        format!(r#"{{"spec":{{"boundObjectRef":{{"apiVersion":"v1","kind":"Pod","name":"p","uid":"{uid}"}}}}}}"#);
+    assert_eq!(n1.post(path, &bound).await.line(), "201");
+    assert_eq!(kubelet(&api, "n2").post(path, &bound).await.status, 403);
 }
 
 #[tokio::test]

@@ -401,3 +401,20 @@ async fn scales_bindings_and_evictions_are_what_they_are() {
         .collect();
     assert_eq!(kinds, ["UPDATE scale Scale", "CREATE binding Binding", "CREATE eviction Eviction"]);
 }
+
+#[tokio::test]
+async fn conditions_choose_by_what_is_written_and_by_whom() {
+    let api = api().await;
+    let hooks = Hooks::start(|_, _| Some(deny(r#"{"message":"no"}"#))).await;
+    let conditions = r#","matchConditions":[{"name":"a","expression":"object.metadata.name != 'skip-me'"},
+        {"name":"b","expression":"request.userInfo.username == 'tester'"}]"#;
+    configure(&api, VALIDATING, "v", &[hooks.webhook("v.example.com", "/", &config_maps(), conditions)]).await;
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("skip-me", "")).await.line(), "201");
+    assert_eq!(api.post(CONFIG_MAPS, &config_map("other", "")).await.status, 400);
+    let other = api.as_user(skiff_api::UserInfo::new("other", &[]));
+    assert_eq!(other.post(CONFIG_MAPS, &config_map("other", "")).await.line(), "201");
+    let failing = r#","matchConditions":[{"name":"a","expression":"object.data.none == 'x'"}]"#;
+    configure(&api, VALIDATING, "w", &[hooks.webhook("w.example.com", "/", &config_maps(), failing)]).await;
+    let refused = other.post(CONFIG_MAPS, &config_map("third", "")).await.line();
+    assert!(refused.starts_with("403 Forbidden: configmaps \"third\" is forbidden: "), "{refused}");
+}

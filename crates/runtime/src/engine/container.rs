@@ -161,11 +161,11 @@ impl Runtime {
         match blocking("start container", move || runtime.start_blocking(&this)).await {
             Ok(started) => {
                 container.set_started(started);
+                self.emit(&container.id, v1::ContainerEventType::ContainerStartedEvent, &container.sandbox);
                 // The process may have ended before it was known here.
                 if let Some(exited) = super::state::load_json::<Exited>(&container.state_dir.join(file::EXIT)) {
                     self.settle(container, exited).await;
                 }
-                self.emit(&container.id, v1::ContainerEventType::ContainerStartedEvent, &container.sandbox);
                 Ok(())
             }
             Err(error) => {

@@ -1,39 +1,56 @@
 //! `matchConditions`: expressions that must all hold for a webhook to be called.
 
+use std::sync::Arc;
+
+use skiff_kinds::Kind;
 use skiff_object::Tree;
 
 use super::configuration::FailurePolicy;
+use crate::admission::Attributes;
+use crate::admission::policy::compiled::Policy;
+use crate::admission::policy::evaluation::{self, Asker, Inputs, Variables};
+use crate::server::ApiServer;
 
-/// The conditions of one webhook.
+pub use crate::admission::policy::evaluation::Verdict;
+
+/// The conditions of one webhook, compiled: those of a policy that has nothing else.
 pub struct Conditions {
-    expressions: Vec<String>,
-    failure_policy: FailurePolicy,
-}
-
-/// What the conditions say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Call the webhook.
-    Call,
-    /// Do not.
-    Skip,
-    /// They cannot be told, and the webhook must not be passed by.
-    Error(String),
+    policy: Option<Policy>,
 }
 
 impl Conditions {
     /// The conditions of a webhook that fails by `failure_policy`.
     pub fn new(conditions: &[Tree], failure_policy: FailurePolicy) -> Self {
-        let expressions = conditions.iter().map(|one| one.str_at(&["expression"]).to_owned()).collect();
-        Self { expressions, failure_policy }
+        if conditions.is_empty() {
+            return Self { policy: None };
+        }
+        let mut policy = Tree::map();
+        policy.set(&["spec", "matchConditions"], conditions.to_vec());
+        let word = if failure_policy == FailurePolicy::Ignore { "Ignore" } else { "Fail" };
+        policy.set(&["spec", "failurePolicy"], word);
+        Self { policy: Some(Policy::read(&policy)) }
     }
 
-    /// What they say.
-    pub fn verdict(&self) -> Verdict {
-        match (self.expressions.is_empty(), self.failure_policy) {
-            (true, _) => Verdict::Call,
-            (false, FailurePolicy::Ignore) => Verdict::Skip,
-            (false, FailurePolicy::Fail) => Verdict::Error("matchConditions cannot be evaluated yet".into()),
-        }
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.policy.is_none()
+    }
+
+    /// What they say about a write as the webhook sees it.
+    pub async fn verdict(
+        &self,
+        server: &ApiServer,
+        attributes: &Attributes<'_>,
+        kind: &Arc<dyn Kind>,
+        object: &Tree,
+        old: &Tree,
+    ) -> Verdict {
+        let Some(policy) = &self.policy else { return Verdict::Ask };
+        let (request, resource) = (evaluation::request(attributes, kind), evaluation::request_resource(attributes));
+        let (params, namespace) = (Tree::Null, Tree::Null);
+        let inputs =
+            Inputs { object, old, request: &request, params: &params, namespace: &namespace, resource: &resource };
+        let asker = Asker::new(server, attributes.user);
+        asker.settled(|| evaluation::conditions(&Variables::new(&inputs, policy, &asker), policy)).await
     }
 }

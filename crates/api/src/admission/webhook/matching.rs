@@ -48,8 +48,8 @@ pub async fn invocation(
         return Ok(None);
     }
     let invocation = Invocation { hook: Arc::clone(hook), kind };
-    match conditions(server, attributes, &invocation, object, old)? {
-        Verdict::Call => Ok(Some(invocation)),
+    match conditions(server, attributes, &invocation, object, old).await? {
+        Verdict::Ask => Ok(Some(invocation)),
         Verdict::Skip => Ok(None),
         Verdict::Error(why) => {
             tracing::warn!(webhook = hook.name, why, "match conditions cannot be told; refusing");
@@ -58,15 +58,20 @@ pub async fn invocation(
     }
 }
 
-fn conditions(
+async fn conditions(
     server: &ApiServer,
     attributes: &Attributes<'_>,
     invocation: &Invocation,
     object: &Tree,
     old: Option<&Tree>,
 ) -> ApiResult<Verdict> {
-    let _ = (server, attributes, object, old);
-    Ok(invocation.hook.conditions.verdict())
+    let conditions = &invocation.hook.conditions;
+    if conditions.is_empty() {
+        return Ok(Verdict::Ask);
+    }
+    let object = seen(server, attributes, invocation, object).await?;
+    let old = seen(server, attributes, invocation, old.unwrap_or(&Tree::Null)).await?;
+    Ok(conditions.verdict(server, attributes, &invocation.kind, &object, &old).await)
 }
 
 /// Whether the labels of the object, as it is or as it was, are selected.

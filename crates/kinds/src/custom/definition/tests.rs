@@ -201,9 +201,7 @@ fn expressions_compile_and_cost_what_they_may() {
     };
     schema(
         &rules(r#"{"rule":"self.n > 1","messageExpression":"self.n < 0 ? 'n is negative' : 'n is small'"}"#),
-        expect![
-            "[….x-kubernetes-validations[0].messageExpression: Forbidden: estimated messageExpression cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared), ….x-kubernetes-validations[0].messageExpression: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema, spec.validation.openAPIV3Schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)]"
-        ],
+        expect!["[]"],
     );
     schema(&rules(r#"{"rule":"self.m.all(x, self.m.exists_one(y, x == y))"}"#), expect!["[]"]);
     schema(
