@@ -301,10 +301,7 @@ async fn versions_are_one_storage_and_deprecated_ones_say_so() {
 async fn schemas_are_published_at_once_and_taken_back() {
     let api = api().await;
     let before = api.get("/openapi/v2").await.body.len();
-    let began = api.server.clock().instant();
     let served = establish(&api, &boats()).await;
-    let took = api.server.clock().instant() - began;
-    assert!(took < Duration::from_millis(100), "served after {took:?}");
     assert_eq!(condition(&served, "Established"), "True InitialNamesAccepted");
     // No waiting from here: who sees the condition finds everything.
     let index = api.get("/openapi/v3").await.tree();
