@@ -188,7 +188,7 @@ impl Watch {
             self.counted = Some(Counted::new(&self.subject.collection));
         }
         let (kind, selection) = (Arc::clone(&self.subject.kind), Arc::clone(&self.selection));
-        let filter: Option<Filter<Item>> = if selection.is_everything() {
+        let filter: Option<Filter<Item>> = if selection.is_everything() || self.selects_converted() {
             None
         } else {
             Some(Box::new(move |change| {
@@ -228,7 +228,7 @@ impl Watch {
         let prefix = self.subject.collection.namespace_prefix(&self.subject.namespace);
         let items: Vec<Arc<Item>> = snapshot
             .range(&prefix, None)
-            .filter(|(_, item)| self.selection.matches(self.subject.kind.as_ref(), item))
+            .filter(|(_, item)| self.selects_converted() || self.selection.matches(self.subject.kind.as_ref(), item))
             .map(|(_, item)| Arc::clone(item))
             .collect();
         self.initial = Some(Initial { items: items.into_iter(), revision: snapshot.revision(), announce });
@@ -328,6 +328,11 @@ impl Watch {
         announce.then(|| self.frames.bookmark(revision, true, view))
     }
 
+    /// Whether fields are asked for that only a conversion brings to light: then nothing can be left out before it.
+    fn selects_converted(&self) -> bool {
+        self.selection.asks_for_fields() && convert::needs_webhook(self.subject.kind.as_ref())
+    }
+
     /// Brings the state at the start into the version of the path.
     async fn convert_initial(&mut self) -> ApiResult<()> {
         let kind = Arc::clone(&self.subject.kind);
@@ -338,7 +343,8 @@ impl Watch {
         let server = Arc::clone(&self.server);
         let stored = convert::served(&server, kind.as_ref(), stored).await?;
         let Some(initial) = self.initial.as_mut() else { return Ok(()) };
-        initial.items = stored.into_iter().map(Item::of).collect::<Vec<_>>().into_iter();
+        let items = stored.into_iter().map(Item::of).filter(|item| self.selection.matches(kind.as_ref(), item));
+        initial.items = items.collect::<Vec<_>>().into_iter();
         Ok(())
     }
 
