@@ -147,7 +147,9 @@ pub(crate) async fn issuer(ctx: Context) -> Outcome {
     let configuration = ctx.get("/.well-known/openid-configuration").await?;
     let keys = ctx.get("/openid/v1/jwks").await?;
     let accounts = ctx.path("serviceaccounts");
-    let token = ctx.create(&format!("{accounts}/default/token"), json!({"spec": {"audiences": ["oidc-discovery-test"]}})).await?;
+    let token = ctx
+        .create(&format!("{accounts}/default/token"), json!({"spec": {"audiences": ["oidc-discovery-test"]}}))
+        .await?;
     let token = token["status"]["token"].as_str().unwrap_or_default();
     let part = |index: usize| -> anyhow::Result<Value> {
         let text = token.split('.').nth(index).unwrap_or_default();

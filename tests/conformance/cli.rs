@@ -85,7 +85,10 @@ pub(crate) async fn version(ctx: Context) -> Outcome {
     let version: Value = serde_json::from_str(&text)?;
     for side in ["clientVersion", "serverVersion"] {
         for field in ["major", "minor", "gitVersion", "gitCommit", "buildDate", "goVersion", "compiler", "platform"] {
-            anyhow::ensure!(version[side][field].as_str().is_some_and(|text| !text.is_empty()), "{side}.{field} in {text}");
+            anyhow::ensure!(
+                version[side][field].as_str().is_some_and(|text| !text.is_empty()),
+                "{side}.{field} in {text}"
+            );
         }
     }
     Ok(())
@@ -101,23 +104,74 @@ pub(crate) async fn describe(ctx: Context) -> Outcome {
     let namespace = ctx.namespace.clone();
     says(
         &ctx.kubectl(&["describe", "pod", &pods[0]]).await?,
-        &["Name:", "Namespace:", &namespace, "Labels:", "app=agnhost-primary", "Status:", "Running", "IP:",
-            "Controlled By:", "ReplicationController/agnhost-primary", "Image:", IMAGE, "State:", "QoS Class:", "BestEffort"],
+        &[
+            "Name:",
+            "Namespace:",
+            &namespace,
+            "Labels:",
+            "app=agnhost-primary",
+            "Status:",
+            "Running",
+            "IP:",
+            "Controlled By:",
+            "ReplicationController/agnhost-primary",
+            "Image:",
+            IMAGE,
+            "State:",
+            "QoS Class:",
+            "BestEffort",
+        ],
     )?;
     says(
         &ctx.kubectl(&["describe", "rc", "agnhost-primary"]).await?,
-        &["Name:", "agnhost-primary", "Selector:", "app=agnhost-primary", "Replicas:", "1 current", "1 desired",
-            "Pods Status:", "1 Running", "Pod Template:", "Image:", IMAGE, "Events:"],
+        &[
+            "Name:",
+            "agnhost-primary",
+            "Selector:",
+            "app=agnhost-primary",
+            "Replicas:",
+            "1 current",
+            "1 desired",
+            "Pods Status:",
+            "1 Running",
+            "Pod Template:",
+            "Image:",
+            IMAGE,
+            "Events:",
+        ],
     )?;
     says(
         &ctx.kubectl(&["describe", "service", "agnhost-primary"]).await?,
-        &["Name:", "Labels:", "Selector:", "Type:", "ClusterIP", "IP:", "Port:", "6379/TCP", "Endpoints:", "Session Affinity:"],
+        &[
+            "Name:",
+            "Labels:",
+            "Selector:",
+            "Type:",
+            "ClusterIP",
+            "IP:",
+            "Port:",
+            "6379/TCP",
+            "Endpoints:",
+            "Session Affinity:",
+        ],
     )?;
     let node = ctx.get("/api/v1/nodes").await?["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     says(
         &ctx.kubectl(&["describe", "node", &node]).await?,
-        &["Name:", "Labels:", "Annotations:", "CreationTimestamp:", "Conditions:", "Type", "Status",
-            "LastHeartbeatTime", "Addresses:", "Capacity:", "Kubelet Version:", "Pods:"],
+        &[
+            "Name:",
+            "Labels:",
+            "Annotations:",
+            "CreationTimestamp:",
+            "Conditions:",
+            "Type",
+            "Status",
+            "LastHeartbeatTime",
+            "Addresses:",
+            "Capacity:",
+            "Kubelet Version:",
+            "Pods:",
+        ],
     )?;
     says(&ctx.kubectl(&["describe", "namespace", &namespace]).await?, &["Name:", "Labels:", "Status:", "Active"])
 }
@@ -302,12 +356,20 @@ pub(crate) async fn guestbook(ctx: Context) -> Outcome {
         ])
     };
     let script = |cgi: &str| {
-        format!("mkdir -p /www/cgi-bin; printf '%s\\n' '#!/bin/sh' 'echo' {cgi} >/www/cgi-bin/guestbook; \
-                 chmod +x /www/cgi-bin/guestbook; exec httpd -f -p 80 -h /www")
+        format!(
+            "mkdir -p /www/cgi-bin; printf '%s\\n' '#!/bin/sh' 'echo' {cgi} >/www/cgi-bin/guestbook; \
+                 chmod +x /www/cgi-bin/guestbook; exec httpd -f -p 80 -h /www"
+        )
     };
-    let primary = server("agnhost-primary", 1, &script("'[ -z \"$QUERY_STRING\" ] || echo \"$QUERY_STRING\" >>/entries; cat /entries'"));
-    let frontend = server("frontend", 3, &script("'wget -qO- \"http://agnhost-primary/cgi-bin/guestbook?$QUERY_STRING\"'"));
-    let items: Vec<Value> = [primary, frontend].into_iter().flat_map(|list| list.as_array().cloned().unwrap_or_default()).collect();
+    let primary = server(
+        "agnhost-primary",
+        1,
+        &script("'[ -z \"$QUERY_STRING\" ] || echo \"$QUERY_STRING\" >>/entries; cat /entries'"),
+    );
+    let frontend =
+        server("frontend", 3, &script("'wget -qO- \"http://agnhost-primary/cgi-bin/guestbook?$QUERY_STRING\"'"));
+    let items: Vec<Value> =
+        [primary, frontend].into_iter().flat_map(|list| list.as_array().cloned().unwrap_or_default()).collect();
     let manifest = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
     apply(&ctx, &manifest).await?;
     for name in ["agnhost-primary", "frontend"] {

@@ -14,7 +14,8 @@ pub(crate) fn two_versions(group: &str, hook: &Server, storage: &str, selectable
     let two = json!({"type": "object", "properties": {"host": string(), "port": string()}});
     let mut crd = definition(group, "hosts", "Host", Value::Null);
     let version = |name: &str, schema: Value, fields: &[&str]| {
-        let mut version = json!({"name": name, "served": true, "storage": name == storage, "schema": {"openAPIV3Schema": schema}});
+        let mut version =
+            json!({"name": name, "served": true, "storage": name == storage, "schema": {"openAPIV3Schema": schema}});
         if selectable {
             let fields: Vec<Value> = fields.iter().map(|field| json!({"jsonPath": format!(".{field}")})).collect();
             version["selectableFields"] = json!(fields);

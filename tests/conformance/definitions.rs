@@ -138,7 +138,8 @@ pub(crate) async fn field_selectors(ctx: Context) -> Outcome {
     })
     .await?;
     for (name, host) in [("a", "host1:80"), ("b", "host2:8080"), ("c", "host1:8080")] {
-        let object = json!({"apiVersion": format!("{group}/v1"), "kind": "Host", "metadata": {"name": name}, "hostPort": host});
+        let object =
+            json!({"apiVersion": format!("{group}/v1"), "kind": "Host", "metadata": {"name": name}, "hostPort": host});
         ctx.create(&one, object).await?;
     }
     let names = |list: &Value| -> Vec<String> {
@@ -151,7 +152,8 @@ pub(crate) async fn field_selectors(ctx: Context) -> Outcome {
     anyhow::ensure!(names(&listed) == ["a"], "by host and port: {listed}");
     let listed = ctx.get(&format!("{one}?fieldSelector=hostPort%3Dhost2:8080")).await?;
     anyhow::ensure!(names(&listed) == ["b"], "by hostPort: {listed}");
-    let mut watch = ctx.watch(&two, &format!("&fieldSelector=host%3Dhost2&resourceVersion={}", version(&listed))).await?;
+    let mut watch =
+        ctx.watch(&two, &format!("&fieldSelector=host%3Dhost2&resourceVersion={}", version(&listed))).await?;
     ctx.merge(&format!("{two}/a"), json!({"host": "host2"})).await?;
     watch.expect("ADDED", "a").await?;
     ctx.merge(&format!("{two}/b"), json!({"host": "host3"})).await?;

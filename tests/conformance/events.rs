@@ -34,7 +34,8 @@ fn new_event(ctx: &Context, name: &str) -> Value {
 async fn life(ctx: &Context, path: &str, everywhere: &str, event: Value, patch: Value, regarding: &str) -> Outcome {
     ctx.create(path, event).await?;
     let one = format!("{path}/event-test");
-    let selected = format!("{everywhere}?labelSelector=testevent-set%3Dtrue&fieldSelector=metadata.namespace%3D{}", ctx.namespace);
+    let selected =
+        format!("{everywhere}?labelSelector=testevent-set%3Dtrue&fieldSelector=metadata.namespace%3D{}", ctx.namespace);
     let all = ctx.get(&selected).await?;
     anyhow::ensure!(all["items"].as_array().map(Vec::len) == Some(1), "one expected: {all}");
     let patched = ctx.strategic(&one, patch.clone()).await?;
@@ -70,7 +71,15 @@ async fn collection(ctx: &Context, path: &str, make: impl Fn(&str) -> Value) -> 
 
 pub(crate) async fn core_life(ctx: Context) -> Outcome {
     let event = core_event(&ctx, "event-test");
-    life(&ctx, &ctx.path("events"), "/api/v1/events", event, json!({"message": "This is a patched test event"}), "involvedObject").await
+    life(
+        &ctx,
+        &ctx.path("events"),
+        "/api/v1/events",
+        event,
+        json!({"message": "This is a patched test event"}),
+        "involvedObject",
+    )
+    .await
 }
 
 pub(crate) async fn core_collection(ctx: Context) -> Outcome {

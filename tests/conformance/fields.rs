@@ -44,7 +44,10 @@ fn deployment(extra: &str, metadata: &str) -> String {
 
 pub(crate) async fn typed(ctx: Context) -> Outcome {
     let path = ctx.path("apps/v1/deployments");
-    let bad = deployment("\"unknown1\": \"val1\", \"unknownDupe\": \"a\", \"unknownDupe\": \"b\", \"paused\": true, \"paused\": false, ", "");
+    let bad = deployment(
+        "\"unknown1\": \"val1\", \"unknownDupe\": \"a\", \"unknownDupe\": \"b\", \"paused\": true, \"paused\": false, ",
+        "",
+    );
     let wanted = ["strict decoding error", "unknown field \"spec.unknown1\"", "unknown field \"spec.unknownDupe\""];
     let json = [("content-type", "application/json")];
     let answer = ctx.send_with("POST", &format!("{path}?{STRICT}"), &json, bad.clone().into_bytes()).await?;
@@ -55,7 +58,14 @@ pub(crate) async fn typed(ctx: Context) -> Outcome {
     }
     // YAML finds the duplicate while it parses.
     strict(&ctx, "POST", &path, "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: strict\nspec:\n  paused: true\n  paused: false\n  unknown1: val1\n", &["paused"]).await?;
-    strict(&ctx, "PATCH", &format!("{path}/strict"), &deployment("\"unknown1\": \"val1\", ", ""), &[".spec.unknown1: field not declared in schema"]).await?;
+    strict(
+        &ctx,
+        "PATCH",
+        &format!("{path}/strict"),
+        &deployment("\"unknown1\": \"val1\", ", ""),
+        &[".spec.unknown1: field not declared in schema"],
+    )
+    .await?;
     accepted(&ctx, "PATCH", &format!("{path}/strict"), &deployment("", "")).await.map(drop)
 }
 
@@ -97,14 +107,22 @@ async fn noxus(ctx: &Context, preserve: bool) -> anyhow::Result<(String, String,
 }
 
 fn noxu(group: &str, spec: &str, metadata: &str) -> String {
-    format!("{{\"apiVersion\": \"{group}/v1\", \"kind\": \"Noxu\", \"metadata\": {{\"name\": \"mytest\"{metadata}}}, \"spec\": {{{spec}}}}}")
+    format!(
+        "{{\"apiVersion\": \"{group}/v1\", \"kind\": \"Noxu\", \"metadata\": {{\"name\": \"mytest\"{metadata}}}, \"spec\": {{{spec}}}}}"
+    )
 }
 
 const VALID: &str = "\"cronSpec\": \"* * * * */5\", \"foo\": \"foo1\", \"ports\": [{\"name\": \"x\", \"containerPort\": 8080, \"protocol\": \"TCP\"}]";
 
 pub(crate) async fn custom_valid(ctx: Context) -> Outcome {
     let (group, crd, path) = noxus(&ctx, false).await?;
-    let made = accepted(&ctx, "PATCH", &format!("{path}/mytest"), &noxu(&group, VALID, ", \"finalizers\": [\"test-finalizer/finalizer\"]")).await?;
+    let made = accepted(
+        &ctx,
+        "PATCH",
+        &format!("{path}/mytest"),
+        &noxu(&group, VALID, ", \"finalizers\": [\"test-finalizer/finalizer\"]"),
+    )
+    .await?;
     anyhow::ensure!(made["spec"]["foo"] == "foo1", "not as applied: {made}");
     ctx.merge(&format!("{path}/mytest"), json!({"metadata": {"finalizers": null}})).await?;
     ctx.delete(&crd).await.map(drop)
@@ -113,7 +131,8 @@ pub(crate) async fn custom_valid(ctx: Context) -> Outcome {
 pub(crate) async fn custom_extra(ctx: Context) -> Outcome {
     let (group, crd, path) = noxus(&ctx, false).await?;
     let bad = noxu(&group, &format!("\"extraProperty\": \"arbitrary-value\", {VALID}"), "");
-    strict(&ctx, "PATCH", &format!("{path}/mytest"), &bad, &[".spec.extraProperty: field not declared in schema"]).await?;
+    strict(&ctx, "PATCH", &format!("{path}/mytest"), &bad, &[".spec.extraProperty: field not declared in schema"])
+        .await?;
     strict(&ctx, "POST", &path, &bad, &["strict decoding error", "unknown field \"spec.extraProperty\""]).await?;
     ctx.delete(&crd).await.map(drop)
 }
@@ -126,7 +145,9 @@ pub(crate) async fn custom_no_schema(ctx: Context) -> Outcome {
         Ok((ctx.send("GET", &path, "", Vec::new()).await?.code == 200).then_some(()))
     })
     .await?;
-    let made = accepted(&ctx, "PATCH", &format!("{path}/mytest"), &noxu(&group, "\"unknown\": \"uk1\", \"foo\": \"bar\"", "")).await?;
+    let made =
+        accepted(&ctx, "PATCH", &format!("{path}/mytest"), &noxu(&group, "\"unknown\": \"uk1\", \"foo\": \"bar\"", ""))
+            .await?;
     anyhow::ensure!(made["spec"]["unknown"] == "uk1", "an unknown field was lost: {made}");
     ctx.delete(&crd).await.map(drop)
 }
@@ -137,7 +158,11 @@ pub(crate) async fn custom_duplicates(ctx: Context) -> Outcome {
     let json = [("content-type", "application/json")];
     let answer = ctx.send_with("POST", &format!("{path}?{STRICT}"), &json, bad.into_bytes()).await?;
     let message = answer.body["message"].as_str().unwrap_or_default();
-    anyhow::ensure!(answer.code == 400 && message.contains("duplicate field \"spec.foo\""), "{} {message}", answer.code);
+    anyhow::ensure!(
+        answer.code == 400 && message.contains("duplicate field \"spec.foo\""),
+        "{} {message}",
+        answer.code
+    );
     anyhow::ensure!(!message.contains("unknownField"), "a field that is kept was refused: {message}");
     ctx.delete(&crd).await.map(drop)
 }
@@ -146,6 +171,13 @@ pub(crate) async fn custom_metadata(ctx: Context) -> Outcome {
     let (group, crd, path) = noxus(&ctx, true).await?;
     let embedded = "\"embeddedObj\": {\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"my-cm\", \"unknownSubMeta\": \"unknown\"}}";
     let bad = noxu(&group, embedded, ", \"unknownMeta\": \"unknown\"");
-    strict(&ctx, "POST", &path, &bad, &["unknown field \"metadata.unknownMeta\"", "unknown field \"spec.embeddedObj.metadata.unknownSubMeta\""]).await?;
+    strict(
+        &ctx,
+        "POST",
+        &path,
+        &bad,
+        &["unknown field \"metadata.unknownMeta\"", "unknown field \"spec.embeddedObj.metadata.unknownSubMeta\""],
+    )
+    .await?;
     ctx.delete(&crd).await.map(drop)
 }

@@ -103,7 +103,8 @@ pub(crate) async fn two_owners(ctx: Context) -> Outcome {
     let (waiting, pods) = with_pods(&ctx, "deleted", 10).await?;
     let (_, _) = with_pods(&ctx, "stays", 0).await?;
     let owner = ctx.get(&format!("{}/stays", ctx.path("replicationcontrollers"))).await?;
-    let reference = json!({"apiVersion": "v1", "kind": "ReplicationController", "name": "stays", "uid": owner["metadata"]["uid"]});
+    let reference =
+        json!({"apiVersion": "v1", "kind": "ReplicationController", "name": "stays", "uid": owner["metadata"]["uid"]});
     let listed = ctx.get(&pods).await?;
     for pod in listed["items"].as_array().into_iter().flatten().take(5) {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();

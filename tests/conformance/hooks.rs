@@ -71,13 +71,21 @@ pub(crate) async fn in_discovery(ctx: Context) -> Outcome {
 
 pub(crate) async fn deny_pods_and_maps(ctx: Context) -> Outcome {
     let hook = Server::start().await?;
-    let rules = configuration(&ctx, hook.client_config("deny-disallowed"), "", &["pods", "configmaps"], &["CREATE", "UPDATE"]);
+    let rules =
+        configuration(&ctx, hook.client_config("deny-disallowed"), "", &["pods", "configmaps"], &["CREATE", "UPDATE"]);
     let (pods, maps) = (ctx.path("pods"), ctx.path("configmaps"));
     with(&ctx, VALIDATING, rules, async {
         let text = "the object contains unwanted key";
         denied(&ctx, "POST", &pods, pod("bad", json!({"webhook-e2e-test": "webhook-disallow"})), text).await?;
         let bad = json!({"webhook-e2e-test": "webhook-disallow"});
-        denied(&ctx, "POST", &maps, map("bad", bad.clone()), "admission webhook \"hook.k8s.io\" denied the request: the object").await?;
+        denied(
+            &ctx,
+            "POST",
+            &maps,
+            map("bad", bad.clone()),
+            "admission webhook \"hook.k8s.io\" denied the request: the object",
+        )
+        .await?;
         ctx.create(&maps, map("good", json!({"admit": "this"}))).await?;
         denied(&ctx, "PATCH", &format!("{maps}/good"), json!({"data": bad}), text).await?;
         let mut now = ctx.get(&format!("{maps}/good")).await?;
@@ -111,11 +119,10 @@ pub(crate) async fn deny_custom(ctx: Context) -> Outcome {
     let group = format!("{}.example.com", ctx.namespace);
     let crd = custom::define(&ctx, &group, "tests", "Test").await?;
     let path = ctx.path(&format!("{group}/v1/tests"));
-    let made = |name: &str, data: Value| {
-        json!({"apiVersion": format!("{group}/v1"), "kind": "Test", "metadata": {"name": name}, "data": data})
-    };
+    let made = |name: &str, data: Value| json!({"apiVersion": format!("{group}/v1"), "kind": "Test", "metadata": {"name": name}, "data": data});
     let bad = json!({"webhook-e2e-test": "webhook-disallow"});
-    let rules = configuration(&ctx, hook.client_config("deny-disallowed"), &group, &["tests"], &["CREATE", "UPDATE", "DELETE"]);
+    let rules =
+        configuration(&ctx, hook.client_config("deny-disallowed"), &group, &["tests"], &["CREATE", "UPDATE", "DELETE"]);
     let text = "the object contains unwanted key";
     ctx.until("the custom resource is served", || async {
         Ok((ctx.send("GET", &path, "", Vec::new()).await?.code == 200).then_some(()))
@@ -136,8 +143,13 @@ pub(crate) async fn deny_custom(ctx: Context) -> Outcome {
 
 pub(crate) async fn deny_definitions(ctx: Context) -> Outcome {
     let hook = Server::start().await?;
-    let mut rules =
-        configuration(&ctx, hook.client_config("deny-disallowed"), "apiextensions.k8s.io", &["customresourcedefinitions"], &["CREATE"]);
+    let mut rules = configuration(
+        &ctx,
+        hook.client_config("deny-disallowed"),
+        "apiextensions.k8s.io",
+        &["customresourcedefinitions"],
+        &["CREATE"],
+    );
     rules["webhooks"][0]["objectSelector"] = json!({"matchLabels": {"e2e": ctx.namespace}});
     rules["webhooks"][0]["namespaceSelector"] = json!({});
     with(&ctx, VALIDATING, rules, async {
@@ -173,7 +185,8 @@ pub(crate) async fn timeout(ctx: Context) -> Outcome {
             seconds => rules["webhooks"][0]["timeoutSeconds"] = json!(seconds),
         }
         with(&ctx, VALIDATING, rules, async {
-            let (path, object) = (ctx.path("configmaps"), map(&format!("slow-{seconds}-{}", policy.to_lowercase()), json!({})));
+            let (path, object) =
+                (ctx.path("configmaps"), map(&format!("slow-{seconds}-{}", policy.to_lowercase()), json!({})));
             if allowed {
                 return ctx.create(&path, object).await.map(drop);
             }
@@ -269,7 +282,8 @@ pub(crate) async fn mutate_other_version(ctx: Context) -> Outcome {
     let path = ctx.path(&format!("{group}/v1/tests"));
     let rules = configuration(&ctx, hook.client_config("data"), &group, &["tests"], &["CREATE", "UPDATE"]);
     with(&ctx, MUTATING, rules, async {
-        let object = json!({"apiVersion": format!("{group}/v1"), "kind": "Test", "metadata": {"name": "a"}, "data": {"a": "b"}});
+        let object =
+            json!({"apiVersion": format!("{group}/v1"), "kind": "Test", "metadata": {"name": "a"}, "data": {"a": "b"}});
         ctx.until("the custom resource is served", || async {
             let answer = ctx.send("POST", &path, "application/json", serde_json::to_vec(&object)?).await?;
             Ok((answer.code == 201).then_some(()))
@@ -382,7 +396,8 @@ pub(crate) async fn change_validating(ctx: Context) -> Outcome {
 async fn conditions(ctx: &Context, path: &str) -> Outcome {
     let hook = Server::start().await?;
     let mut made = configuration(ctx, hook.client_config("allow"), "", &["configmaps"], &["CREATE"]);
-    made["webhooks"][0]["matchConditions"] = json!([{"name": "expression-1", "expression": "object.metadata.namespace == 'production'"}]);
+    made["webhooks"][0]["matchConditions"] =
+        json!([{"name": "expression-1", "expression": "object.metadata.namespace == 'production'"}]);
     let first = made["webhooks"][0]["matchConditions"].clone();
     ctx.create(path, made).await?;
     let one = format!("{path}/{}", ctx.namespace);
@@ -410,7 +425,8 @@ pub(crate) async fn conditions_validating(ctx: Context) -> Outcome {
 async fn bad_conditions(ctx: &Context, path: &str) -> Outcome {
     let hook = Server::start().await?;
     let mut made = configuration(ctx, hook.client_config("allow"), "", &["configmaps"], &["CREATE"]);
-    made["webhooks"][0]["matchConditions"] = json!([{"name": "invalid-expression-1", "expression": "... [] bad expression"}]);
+    made["webhooks"][0]["matchConditions"] =
+        json!([{"name": "invalid-expression-1", "expression": "... [] bad expression"}]);
     let status = ctx.refused(422, "POST", path, "application/json", made).await?;
     let message = status["message"].as_str().unwrap_or_default();
     anyhow::ensure!(message.contains("compilation failed"), "another reason: {message}");
@@ -428,13 +444,16 @@ pub(crate) async fn bad_conditions_validating(ctx: Context) -> Outcome {
 pub(crate) async fn skip_me(ctx: Context) -> Outcome {
     let hook = Server::start().await?;
     let mut rules = configuration(&ctx, hook.client_config("data"), "", &["configmaps"], &["CREATE"]);
-    rules["webhooks"][0]["matchConditions"] = json!([{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"}]);
+    rules["webhooks"][0]["matchConditions"] =
+        json!([{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"}]);
     with(&ctx, MUTATING, rules, async {
         let skipped = ctx.create(&ctx.path("configmaps"), map("skip-me", json!({"a": "b"}))).await?;
         anyhow::ensure!(skipped["data"]["mutated"].is_null(), "not skipped: {skipped}");
         let other = ctx.create(&ctx.path("configmaps"), map("other", json!({"a": "b"}))).await?;
         anyhow::ensure!(other["data"]["mutated"] == "yes", "not mutated: {other}");
-        tokio::time::timeout(Duration::from_secs(30), ctx.delete(&format!("{}/other", ctx.path("configmaps")))).await?.map(drop)
+        tokio::time::timeout(Duration::from_secs(30), ctx.delete(&format!("{}/other", ctx.path("configmaps"))))
+            .await?
+            .map(drop)
     })
     .await
 }

@@ -64,12 +64,12 @@ impl Resource {
         anyhow::ensure!(patched["metadata"]["annotations"]["patched"] == "true", "not patched: {patched}");
         let annotated = |annotation: &'static str| {
             let name = name.clone();
-            move |object: &Value| object["metadata"]["name"] == *name && object["metadata"]["annotations"][annotation] == "true"
+            move |object: &Value| {
+                object["metadata"]["name"] == *name && object["metadata"]["annotations"][annotation] == "true"
+            }
         };
         watch.until("MODIFIED", annotated("patched")).await?;
-        let updated = ctx
-            .change(&one, |object| object["metadata"]["annotations"]["updated"] = json!("true"))
-            .await?;
+        let updated = ctx.change(&one, |object| object["metadata"]["annotations"]["updated"] = json!("true")).await?;
         anyhow::ensure!(updated["metadata"]["annotations"]["updated"] == "true", "not updated: {updated}");
         watch.until("MODIFIED", annotated("updated")).await?;
 

@@ -46,8 +46,7 @@ pub(crate) async fn no_table(ctx: Context) -> Outcome {
         "resourceAttributes": {"namespace": ctx.namespace, "verb": "list", "resource": "pods"}
     }});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    let headers =
-        [("content-type", "application/json"), ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let headers = [("content-type", "application/json"), ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let answer = ctx.send_with("POST", path, &headers, serde_json::to_vec(&review)?).await?;
     anyhow::ensure!(answer.code == 406, "{} instead of 406: {}", answer.code, answer.text);
     Ok(())

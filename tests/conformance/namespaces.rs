@@ -51,7 +51,8 @@ pub(crate) async fn status(ctx: Context) -> Outcome {
     let now = ctx.get(&status).await?;
     anyhow::ensure!(now["status"]["phase"] == "Active", "not active: {now}");
     let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "E2E", "message": "set by a test"});
-    let patch = json!({"metadata": {"annotations": {"e2e-patched": "yes"}}, "status": {"conditions": [condition("Patched")]}});
+    let patch =
+        json!({"metadata": {"annotations": {"e2e-patched": "yes"}}, "status": {"conditions": [condition("Patched")]}});
     let patched = ctx.merge(&status, patch).await?;
     anyhow::ensure!(patched["status"]["conditions"][0]["type"] == "Patched", "not patched: {patched}");
     let mut wanted = patched.clone();
@@ -107,7 +108,9 @@ pub(crate) async fn pods_first(ctx: Context) -> Outcome {
     ctx.delete(&path).await?;
     let waits = |namespace: &serde_json::Value| {
         let conditions = namespace["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.iter().any(|one| one["type"] == "NamespaceDeletionContentFailure" || one["type"] == "NamespaceContentRemaining")
+        conditions
+            .iter()
+            .any(|one| one["type"] == "NamespaceDeletionContentFailure" || one["type"] == "NamespaceContentRemaining")
     };
     ctx.until_object("a namespace that tells what remains", &path, waits).await?;
     let later = ctx.get(&format!("/api/v1/namespaces/{name}/configmaps/later")).await?;

@@ -39,7 +39,8 @@ fn schema() -> Value {
 }
 
 fn object(group: &str, spec: Value) -> String {
-    json!({"apiVersion": format!("{group}/v1"), "kind": "Foo", "metadata": {"name": "test-cr"}, "spec": spec}).to_string()
+    json!({"apiVersion": format!("{group}/v1"), "kind": "Foo", "metadata": {"name": "test-cr"}, "spec": spec})
+        .to_string()
 }
 
 /// `kubectl` must refuse the manifest with this text.
@@ -78,7 +79,13 @@ pub(crate) async fn with_schema(ctx: Context) -> Outcome {
         refuses(&ctx, "apply", &unknown, "unknown field").await?;
         let missing = object(&group, json!({"bars": [{"age": "10"}]}));
         refuses(&ctx, "create", &missing, "spec.bars[0].name: Required value").await?;
-        refuses(&ctx, "create", &object(&group, json!({"bars": [{"name": "a", "feeling": "Blue"}]})), "Unsupported value: \"Blue\"").await?;
+        refuses(
+            &ctx,
+            "create",
+            &object(&group, json!({"bars": [{"name": "a", "feeling": "Blue"}]})),
+            "Unsupported value: \"Blue\"",
+        )
+        .await?;
         let explained = ctx.kubectl(&["explain", &format!("foos.{group}")]).await?;
         anyhow::ensure!(explained.contains("Foo CRD for Testing"), "not explained: {explained}");
         let explained = ctx.kubectl(&["explain", &format!("foos.{group}.spec.bars")]).await?;
@@ -91,7 +98,12 @@ pub(crate) async fn with_schema(ctx: Context) -> Outcome {
 }
 
 pub(crate) async fn without_schema(ctx: Context) -> Outcome {
-    preserving(&ctx, json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}), json!({"a": null, "b": [{"c": "d"}]})).await
+    preserving(
+        &ctx,
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        json!({"a": null, "b": [{"c": "d"}]}),
+    )
+    .await
 }
 
 pub(crate) async fn preserving_root(ctx: Context) -> Outcome {

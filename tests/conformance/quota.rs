@@ -96,9 +96,8 @@ pub(crate) async fn replication_controller(ctx: Context) -> Outcome {
 pub(crate) async fn service(ctx: Context) -> Outcome {
     general(&ctx).await?;
     let services = ctx.path("services");
-    let make = |name: &str, kind: &str| {
-        json!({"metadata": {"name": name}, "spec": {"type": kind, "ports": [{"port": 80}]}})
-    };
+    let make =
+        |name: &str, kind: &str| json!({"metadata": {"name": name}, "spec": {"type": kind, "ports": [{"port": 80}]}});
     ctx.create(&services, make("inside", "ClusterIP")).await?;
     used(&ctx, QUOTA, json!({"services": "1", "services.nodeports": "0", "services.loadbalancers": "0"})).await?;
     ctx.create(&services, make("on-nodes", "NodePort")).await?;
@@ -181,7 +180,8 @@ pub(crate) async fn update_delete(ctx: Context) -> Outcome {
 pub(crate) async fn lifecycle(ctx: Context) -> Outcome {
     let path = quota_path(&ctx, QUOTA);
     let labels = json!({QUOTA: ctx.namespace});
-    let quota = json!({"metadata": {"name": QUOTA, "labels": labels}, "spec": {"hard": {"cpu": "1", "memory": "500Mi"}}});
+    let quota =
+        json!({"metadata": {"name": QUOTA, "labels": labels}, "spec": {"hard": {"cpu": "1", "memory": "500Mi"}}});
     ctx.create(&ctx.path("resourcequotas"), quota).await?;
     let everywhere = format!("/api/v1/resourcequotas?labelSelector={QUOTA}%3D{}", ctx.namespace);
     let all = ctx.get(&everywhere).await?;

@@ -1,8 +1,8 @@
 //! The list: every test under the name that upstream's suite gives the behaviour.
 
 use crate::{
-    Test, auth, cli, conversion, definitions, discovery, events, fields, garbage, hooks, lifecycle, list_watch, namespaces,
-    policies, publish, quota, version,
+    Test, auth, cli, conversion, definitions, discovery, events, fields, garbage, hooks, lifecycle, list_watch,
+    namespaces, policies, publish, quota, version,
 };
 
 macro_rules! tests {

@@ -28,7 +28,8 @@ impl Server {
     /// Starts a server with a certificate of its own authority.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
-        let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+        let key =
+            rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
         let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -115,7 +116,9 @@ fn judge(path: &str, request: &Value) -> Value {
 fn convert(request: &Value) -> Value {
     let wanted = &request["desiredAPIVersion"];
     let objects = request["objects"].as_array().cloned().unwrap_or_default().into_iter().map(|mut object| {
-        let fields = object.as_object_mut().map(|fields| (fields.remove("hostPort"), fields.remove("host"), fields.remove("port")));
+        let fields = object
+            .as_object_mut()
+            .map(|fields| (fields.remove("hostPort"), fields.remove("host"), fields.remove("port")));
         let (together, host, port) = fields.unwrap_or_default();
         let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
         if wanted.as_str().unwrap_or_default().ends_with("/v2") {

@@ -31,7 +31,11 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     let upstream: Vec<(&str, &str)> = rows.filter(|row| row.len() > 3).map(|row| (row[0], row[3])).collect();
     let known: BTreeSet<&str> = upstream.iter().map(|(_, name)| *name).collect();
     let ours = std::fs::read_to_string("tests/conformance/tests.rs").context("read our list")?;
-    let ours: BTreeSet<&str> = ours.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>")).map(|(name, _)| name).collect();
+    let ours: BTreeSet<&str> = ours
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>"))
+        .map(|(name, _)| name)
+        .collect();
     let mut wrong: Vec<String> = ours.difference(&known).map(|name| format!("not one of upstream's: {name}")).collect();
     let absent: BTreeSet<&str> = ABSENT.iter().map(|(name, _)| *name).collect();
     for (area, name) in &upstream {

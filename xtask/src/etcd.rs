@@ -63,7 +63,10 @@ fn plain(text: &str) -> String {
         text = without(&text, begin, |depth, character| depth == 0 && character == '}');
     }
     let lines = text.lines().filter(|line| !line.starts_with("import") || line.contains("kv.proto"));
-    lines.map(|line| if line.starts_with("import") { "import \"kv.proto\";" } else { line }).collect::<Vec<_>>().join("\n")
+    lines
+        .map(|line| if line.starts_with("import") { "import \"kv.proto\";" } else { line })
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// `text` without what goes from `begin` to the character for which `is_end` holds at a depth of

@@ -184,7 +184,10 @@ impl Server {
             (Method::DELETE, _) => {
                 state.flunders.remove(&key);
                 drop(self.changes.send(("DELETED".into(), found)));
-                json_answer(StatusCode::OK, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
+                json_answer(
+                    StatusCode::OK,
+                    &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+                )
             }
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "method not allowed"),
         }

@@ -16,7 +16,8 @@ const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Reads an object with the pod's service account.
 pub(crate) async fn get(path: &str) -> Result<Value> {
-    let read = |name: &str| std::fs::read_to_string(format!("{ACCOUNT}/{name}")).with_context(|| format!("read {name}"));
+    let read =
+        |name: &str| std::fs::read_to_string(format!("{ACCOUNT}/{name}")).with_context(|| format!("read {name}"));
     let (token, authority) = (read("token")?, read("ca.crt")?);
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
