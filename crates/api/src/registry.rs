@@ -71,7 +71,7 @@ pub async fn before_update(writer: &Writer<'_>, new: &mut Tree, old: &Tree) -> A
         return services::before_update(writer, new, old).await;
     }
     if is(writer.kind(), "certificates.k8s.io", "certificatesigningrequests") {
-        certificates::before_update(writer, new, old).await?;
+        certificates::before_update(writer, new);
     }
     if rbac::concerns(writer) {
         rbac::before_write(writer, new, Some(old)).await?;

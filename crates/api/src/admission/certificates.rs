@@ -30,24 +30,23 @@ fn is_request(attributes: &Attributes<'_>, subresource: &str) -> bool {
         && registry::is(attributes.subject.kind.as_ref(), GROUP, "certificatesigningrequests")
 }
 
-/// Whether the user may do `verb` for a signer, or for all signers of its domain.
-async fn may(server: &ApiServer, attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+/// `verb` on the signer of a request, or on all signers of its domain.
+///
+/// # Errors
+/// 403 when the user may not.
+async fn permit(server: &ApiServer, attributes: &Attributes<'_>, verb: &str, request: &Tree) -> ApiResult<()> {
+    let signer = request.str_at(&["spec", "signerName"]);
     let domain = signer.split('/').next().unwrap_or(signer);
-    for name in [signer.to_owned(), format!("{domain}/*")] {
-        let target = Target::Resource {
-            group: GROUP,
-            version: "*",
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name: &name,
-        };
+    for name in [signer, &format!("{domain}/*")] {
+        let target =
+            Target::Resource { group: GROUP, version: "*", resource: "signers", subresource: "", namespace: "", name };
         let asked = authz::Attributes::new(attributes.user, verb, target);
         if authz::decide(server.config.authorizer.as_ref(), &asked).await.is_allowed() {
-            return true;
+            return Ok(());
         }
     }
-    false
+    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    Err(attributes.forbidden(request, &why))
 }
 
 #[async_trait]
@@ -68,12 +67,7 @@ impl Plugin for CertificateApproval {
         old: Option<&Tree>,
     ) -> ApiResult<()> {
         // The signer as stored: an update cannot choose whose permission it needs.
-        let signer = old.unwrap_or(object).str_at(&["spec", "signerName"]);
-        if may(server, attributes, "approve", signer).await {
-            return Ok(());
-        }
-        let why = format!("user not permitted to approve requests with signerName {signer:?}");
-        Err(attributes.forbidden(object, &why))
+        permit(server, attributes, "approve", old.unwrap_or(object)).await
     }
 }
 
@@ -96,12 +90,10 @@ impl Plugin for CertificateSigning {
     ) -> ApiResult<()> {
         let Some(old) = old else { return Ok(()) };
         let is_same = |field: &str| object.at(&["status", field]) == old.at(&["status", field]);
-        let signer = old.str_at(&["spec", "signerName"]);
-        if (is_same("certificate") && is_same("conditions")) || may(server, attributes, "sign", signer).await {
+        if is_same("certificate") && is_same("conditions") {
             return Ok(());
         }
-        let why = format!("user not permitted to sign requests with signerName {signer:?}");
-        Err(attributes.forbidden(object, &why))
+        permit(server, attributes, "sign", old).await
     }
 }
 

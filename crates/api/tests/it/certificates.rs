@@ -73,3 +73,29 @@ async fn deciding_needs_a_say_over_the_signer() {
         api.as_user(UserInfo::new("joe", &[])).put(&format!("{JANE}/status"), &decision("Failed")).await.line();
     assert_eq!(signed, refusal.replace("approve", "sign"));
 }
+
+#[tokio::test]
+async fn nobody_asks_for_a_certificate_of_the_masters() {
+    use base64::Engine;
+    let api = api().await;
+    let ask = |signer: &str, group: &str, ending: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "joe");
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "devs");
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let request = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let request = request.replace("\r\n", "\n").replace('\n', ending);
+        let request = base64::engine::general_purpose::STANDARD.encode(request);
+        format!(
+            r#"{{"metadata":{{"generateName":"joe-"}},"spec":{{"request":"{request}","signerName":"{signer}","usages":["client auth"]}}}}"#
+        )
+    };
+    let client = "kubernetes.io/kube-apiserver-client";
+    for ending in ["\n", "\r\n"] {
+        let refused = api.post(REQUESTS, &ask(client, "system:masters", ending)).await.line();
+        let why = "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
+        assert!(refused.starts_with("403 Forbidden") && refused.ends_with(why), "{refused}");
+    }
+    assert_eq!(api.post(REQUESTS, &ask(client, "ops", "\n")).await.line(), "201");
+    assert_eq!(api.post(REQUESTS, &ask("example.com/other", "system:masters", "\n")).await.line(), "201");
+}
