@@ -127,6 +127,16 @@ pub async fn stored(server: &ApiServer, kind: &dyn Kind, object: &Tree) -> ApiRe
     }
 }
 
+/// An object that is not stored in another served version; `None` where that takes no webhook.
+///
+/// # Errors
+/// 500 when the webhook fails or answers what it may not.
+pub async fn between(server: &ApiServer, to: &dyn Kind, object: &Tree) -> ApiResult<Option<Tree>> {
+    let Some((_, webhook)) = webhook(to) else { return Ok(None) };
+    let mut converted = review(server, webhook, vec![object.clone()], to.facts().api_version.as_str()).await?;
+    converted.pop().map(Some).ok_or_else(|| ApiError::internal("a conversion lost its object"))
+}
+
 /// Whether a served object is what was read (as [`served_one`] gave it): then there is nothing to write, whatever
 /// the webhook makes of it.
 pub fn is_unchanged(kind: &dyn Kind, object: &Tree, current: &Stored) -> bool {

@@ -12,6 +12,7 @@ use skiff_object::{Tree, json};
 use crate::custom::{BOATS, DEFINITIONS, definition, establish, event, version};
 use crate::remote::{Remote, answering};
 use crate::support::{Api, api};
+use crate::webhooks::{self, Hooks};
 
 const BOATS_V2: &str = "/apis/sea.io/v2/namespaces/default/boats";
 
@@ -195,4 +196,21 @@ async fn a_webhook_that_changes_what_it_may_not_is_not_believed() {
     // What needs no conversion does not ask.
     assert_eq!(api.get(&format!("{BOATS}/a")).await.line(), "200");
     assert_eq!(api.get(DEFINITIONS).await.line(), "200");
+}
+
+#[tokio::test]
+async fn admission_webhooks_see_the_version_they_are_for() {
+    let api = api().await;
+    let (_remote, _webhook) = served(&api).await;
+    // Only the second version has a port of its own.
+    let hooks = Hooks::start(|_, question| {
+        let refused = question.str_at(&["object", "spec", "port"]) == "1";
+        Some(if refused { webhooks::deny(r#"{"message":"no port 1"}"#) } else { webhooks::allow() })
+    });
+    let hooks = hooks.await;
+    let rule = webhooks::rule(r#""CREATE""#, "sea.io", "v2", r#""boats""#);
+    webhooks::configure(&api, webhooks::VALIDATING, "v", &[hooks.webhook("v.sea.io", "/", &rule, "")]).await;
+    let refused = api.post(BOATS, &boat("v1", "a", r#"{"host":"x:1"}"#)).await.line();
+    assert!(refused.ends_with("admission webhook \"v.sea.io\" denied the request: no port 1"), "{refused}");
+    assert_eq!(api.post(BOATS, &boat("v1", "b", r#"{"host":"x:2"}"#)).await.line(), "201");
 }

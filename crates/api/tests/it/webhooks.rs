@@ -13,20 +13,20 @@ use crate::remote::{Answering, Remote};
 use crate::support::{Api, CONFIG_MAPS, PODS, api, pod};
 
 const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+pub(crate) const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 
 /// A webhook server that remembers what it was asked.
-struct Hooks {
+pub(crate) struct Hooks {
     remote: Remote,
     asked: Arc<Mutex<Vec<Tree>>>,
 }
 
 /// What to answer: the fields of the response besides the uid.
-fn allow() -> String {
+pub(crate) fn allow() -> String {
     r#""allowed":true"#.into()
 }
 
-fn deny(status: &str) -> String {
+pub(crate) fn deny(status: &str) -> String {
     format!(r#""allowed":false,"status":{status}"#)
 }
 
@@ -37,7 +37,7 @@ fn patch(operations: &str) -> String {
 
 impl Hooks {
     /// Answers by path and request; `None` never answers.
-    async fn start(answer: impl Fn(&str, &Tree) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&str, &Tree) -> Option<String> + Send + Sync + 'static) -> Self {
         let asked: Arc<Mutex<Vec<Tree>>> = Arc::default();
         let (seen, answer) = (Arc::clone(&asked), Arc::new(answer));
         let answering: Answering = Arc::new(move |request: Request<Bytes>| {
@@ -59,7 +59,7 @@ impl Hooks {
     }
 
     /// One webhook of a configuration. `more` are fields beginning with a comma.
-    fn webhook(&self, name: &str, path: &str, rule: &str, more: &str) -> String {
+    pub(crate) fn webhook(&self, name: &str, path: &str, rule: &str, more: &str) -> String {
         let bundle = base64::engine::general_purpose::STANDARD.encode(&self.remote.authority);
         let port = self.remote.address.port();
         format!(
@@ -87,7 +87,7 @@ impl Hooks {
     }
 }
 
-fn rule(operations: &str, group: &str, version: &str, resources: &str) -> String {
+pub(crate) fn rule(operations: &str, group: &str, version: &str, resources: &str) -> String {
     format!(
         r#"{{"operations":[{operations}],"apiGroups":["{group}"],"apiVersions":["{version}"],"resources":[{resources}]}}"#
     )
@@ -97,7 +97,7 @@ fn config_maps() -> String {
     rule(r#""*""#, "", "v1", r#""configmaps""#)
 }
 
-async fn configure(api: &Api, path: &str, name: &str, webhooks: &[String]) {
+pub(crate) async fn configure(api: &Api, path: &str, name: &str, webhooks: &[String]) {
     let body = format!(r#"{{"metadata":{{"name":"{name}"}},"webhooks":[{}]}}"#, webhooks.join(","));
     assert_eq!(api.post(path, &body).await.line(), "201");
 }

@@ -9,6 +9,7 @@ use skiff_object::{Tree, json};
 use super::conditions::Verdict;
 use super::configuration::{Hook, Rule};
 use crate::admission::{Attributes, Operation};
+use crate::custom;
 use crate::errors::{ApiError, ApiResult, Qualified};
 use crate::registry;
 use crate::server::ApiServer;
@@ -169,9 +170,11 @@ pub(in crate::admission) async fn namespace_matches(
 /// An object of one kind as an equivalent kind shows it.
 ///
 /// # Errors
-/// When the object cannot be converted.
+/// When the object cannot be converted, or the conversion webhook of its definition fails.
 pub async fn convert(server: &ApiServer, from: &Arc<dyn Kind>, to: &Arc<dyn Kind>, object: &Tree) -> ApiResult<Tree> {
-    let _ = server;
+    if let Some(converted) = custom::convert::between(server, to.as_ref(), object).await? {
+        return Ok(converted);
+    }
     let mut converted = object.clone();
     from.to_stored(&mut converted);
     to.to_served(&mut converted);
