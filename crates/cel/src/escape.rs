@@ -1,29 +1,14 @@
 //! Field names of schemas as identifiers of the language, and back.
 
-/// Words no identifier may be; a field of that name is spelled `__word__`.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::parser::RESERVED;
+
+/// Words with a meaning of their own; with those that the parser keeps free, no identifier may be one. A field of that
+/// name is spelled `__word__`.
+const MEANINGFUL: &[&str] = &["true", "false", "null", "in"];
+
+fn is_reserved(name: &str) -> bool {
+    MEANINGFUL.contains(&name) || RESERVED.contains(&name)
+}
 
 const SEQUENCES: &[(&str, &str)] =
     &[("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__")];
@@ -33,7 +18,7 @@ pub fn escape(name: &str) -> Option<String> {
     if name.bytes().next().is_none_or(|first| first.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-/".contains(&b)) {
@@ -74,7 +59,7 @@ pub fn unescape(identifier: &str) -> Option<String> {
         let escape_len = word_len + 4;
         match SEQUENCES.iter().find(|(_, escaped)| escaped[2..escaped.len() - 2] == *word) {
             Some((plain, _)) => out.push_str(plain),
-            None if RESERVED.contains(&word) && escape_len == identifier.len() => out.push_str(word),
+            None if is_reserved(word) && escape_len == identifier.len() => out.push_str(word),
             None => return None,
         }
         rest = &rest[start + escape_len..];

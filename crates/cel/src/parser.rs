@@ -14,7 +14,7 @@ pub(crate) const EXPRESSION_CHARS_MAX: usize = 100_000;
 pub(crate) const DEPTH_MAX: usize = 120;
 
 /// Words that name nothing, kept free for later versions of the language.
-const RESERVED: &[&str] = &[
+pub(crate) const RESERVED: &[&str] = &[
     "as",
     "break",
     "const",
