@@ -14,6 +14,15 @@ says "the kubeconfig is private" '^600$' stat -c %a "$KUBECONFIG"
 node=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
 address=$(kubectl get node "$node" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}')
 
+# The kubelet takes the API server and nobody else: no stranger, and no user of the cluster.
+for what in certificate key; do
+    kubectl config view --raw --minify -o "jsonpath={.users[0].user.client-$what-data}" | base64 -d >"$work/admin-$what"
+done
+refuses "the kubelet refuses strangers" 'alert|certificate|reset|SSL|TLS' \
+    curl -ksS --max-time 10 "https://$address:10250/pods"
+refuses "the kubelet refuses users of the cluster" 'alert|certificate|reset|SSL|TLS' \
+    curl -ksS --max-time 10 --cert "$work/admin-certificate" --key "$work/admin-key" "https://$address:10250/pods"
+
 # The demo, from outside and by name from another pod.
 says "the demo answers on its node port" 'Hello from Skiff' curl -fsS --max-time 10 "http://$address:30080/"
 busybox_image box.local/box:1 "$work/box1.tar"

@@ -94,8 +94,9 @@ pub struct TlsMaterial {
     pub client_authority: String,
 }
 
-/// The TLS configuration of a listener: TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1, client certificates
-/// welcome but not needed.
+/// The TLS configuration of a listener that is no API server's: TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1.
+/// Where there is a client authority, clients must show a certificate of it: nothing behind such a
+/// listener asks again.
 ///
 /// # Errors
 /// [`TlsError`] names the text that cannot be used.
@@ -113,9 +114,8 @@ pub fn tls_config(material: &TlsMaterial) -> Result<Arc<rustls::ServerConfig>, T
         for certificate in certificates("client certificate authority", &material.client_authority)? {
             roots.add(certificate)?;
         }
-        builder.with_client_cert_verifier(
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated().build()?,
-        )
+        builder
+            .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
     };
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

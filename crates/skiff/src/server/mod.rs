@@ -283,6 +283,8 @@ struct Certificates {
     signer: Identity,
     serving: Identity,
     kubelet: Identity,
+    /// Signs who may talk to kubelets. Not the cluster's authority: that one signs for users, too.
+    kubelet_clients: String,
     kubelet_client: Identity,
     front_proxy: FrontProxy,
     service_account_key: String,
@@ -311,11 +313,8 @@ impl Certificates {
             dns_names: vec![node],
             addresses: vec![profile.node_address().into()],
         };
-        let kubelet_client = Leaf {
-            common_name: "kube-apiserver-kubelet-client".to_owned(),
-            organizations: vec!["system:masters".to_owned()],
-            ..Leaf::default()
-        };
+        let kubelet_clients = pki.authority("kubelet-client-ca", "kubelet-client-ca")?;
+        let kubelet_client = Leaf { common_name: "kube-apiserver-kubelet-client".to_owned(), ..Leaf::default() };
         let front_proxies = pki.authority("front-proxy-ca", "front-proxy-ca")?;
         let front_proxy = Leaf { common_name: FRONT_PROXY_CLIENT.to_owned(), ..Leaf::default() };
         Ok(Self {
@@ -325,7 +324,8 @@ impl Certificates {
             },
             serving: pki.leaf(&authority, "apiserver", &serving)?,
             kubelet: pki.leaf(&authority, "kubelet", &kubelet)?,
-            kubelet_client: pki.leaf(&authority, "apiserver-kubelet-client", &kubelet_client)?,
+            kubelet_client: pki.leaf(&kubelet_clients, "apiserver-kubelet-client", &kubelet_client)?,
+            kubelet_clients: kubelet_clients.certificate().to_owned(),
             service_account_key: pki.service_account_key()?,
             authority: authority.certificate().to_owned(),
             signer: authority.identity().clone(),
@@ -336,7 +336,7 @@ impl Certificates {
         let config = tls_config(&TlsMaterial {
             certificate: self.kubelet.certificate.clone(),
             key: self.kubelet.key.clone(),
-            client_authority: self.authority.clone(),
+            client_authority: self.kubelet_clients.clone(),
         })
         .context("use the kubelet's certificate")?;
         let mut config = Arc::unwrap_or_clone(config);
