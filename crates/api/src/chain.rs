@@ -208,7 +208,7 @@ async fn authenticated_answer(server: &Arc<ApiServer>, mut call: Call) -> ApiRes
     let waiting = traces::span("Priority and fairness");
     let entered = flow_control::enter(server, &call, deadline).await;
     drop(waiting);
-    let _seat = match entered {
+    let seat = match entered {
         Ok(seat) => seat,
         Err(refusal) => return Ok(refusal),
     };
@@ -217,11 +217,37 @@ async fn authenticated_answer(server: &Arc<ApiServer>, mut call: Call) -> ApiRes
     drop(authorizing);
     let _serving = traces::span(verb_span(call.info.verb));
     if call.is_long_running() {
+        let _seat = seat;
         return routes::route(server, call).await;
     }
-    match tokio::time::timeout(deadline, routes::route(server, call)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
+    let answer = if matches!(call.info.verb, "create" | "update" | "patch" | "delete" | "deletecollection") {
+        tokio::time::timeout(deadline, to_its_end(server, call, seat, deadline + longest)).await
+    } else {
+        let _seat = seat;
+        tokio::time::timeout(deadline, routes::route(server, call)).await
+    };
+    answer.unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout")))
+}
+
+/// Does a write to its end though nobody may wait for the answer any more: what belongs to it, an
+/// address taken before or a quota counted after, is not left half done when a client hangs up.
+async fn to_its_end(
+    server: &Arc<ApiServer>,
+    call: Call,
+    seat: flow_control::Entered,
+    longest: Duration,
+) -> ApiResult<Response<Body>> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (trace, owned) = (call.trail.trace.get().cloned(), Arc::clone(server));
+    server.config.tasks.spawn_draining("write", async move {
+        let _seat = seat;
+        let work = tokio::time::timeout(longest, traces::within(trace, routes::route(&owned, call)));
+        let _ = sender.send(AssertUnwindSafe(work).catch_unwind().await);
+    });
+    match receiver.await {
+        Ok(Ok(Ok(answer))) => answer,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Ok(Ok(Err(_))) | Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout")),
     }
 }
 

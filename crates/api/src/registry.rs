@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use skiff_kinds::Kind;
 use skiff_object::Tree;
-use skiff_store::{Expect, LeaseId};
+use skiff_store::{Error, Expect, LeaseId, Revision};
 
 use crate::admission::resource_quota;
 use crate::errors::ApiResult;
@@ -22,16 +22,18 @@ pub mod services;
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Undo {
-    keys: Vec<Bytes>,
+    made: Vec<(Bytes, Revision)>,
 }
 
 impl Undo {
     /// Takes the records back.
     pub async fn run(self, server: &ApiServer) {
-        for key in self.keys {
-            // Whatever cannot be taken back now is found unused at the next start.
-            if let Err(error) = server.config.store.delete(key, Expect::Any).await {
-                tracing::warn!(%error, "could not take an allocation back");
+        for (key, revision) in self.made {
+            match server.config.store.delete(key, Expect::Revision(revision)).await {
+                // A conflict: somebody else needed the record after all and has made it theirs.
+                Ok(_) | Err(Error::Conflict { .. }) => {}
+                // Whatever cannot be taken back now is found unused later.
+                Err(error) => tracing::warn!(%error, "could not take an allocation back"),
             }
         }
     }
@@ -39,9 +41,9 @@ impl Undo {
     /// Nothing is to be taken back.
     pub fn keep(self) {}
 
-    /// Remembers a record.
-    pub fn add(&mut self, key: Bytes) {
-        self.keys.push(key);
+    /// Remembers a record as it was written.
+    pub fn add(&mut self, key: Bytes, revision: Revision) {
+        self.made.push((key, revision));
     }
 }
 
@@ -86,10 +88,10 @@ pub async fn after_create(server: &ApiServer, kind: &dyn Kind, object: &Tree) {
     }
 }
 
-/// An object has been changed.
-pub async fn after_update(server: &ApiServer, kind: &dyn Kind, new: &Tree, old: &Tree) {
+/// An object has been changed by revision `written`.
+pub async fn after_update(server: &ApiServer, kind: &dyn Kind, new: &Tree, old: &Tree, written: Revision) {
     if is(kind, "", "services") {
-        services::release(server, old, Some(new)).await;
+        services::release(server, old, Some(new), written).await;
     }
     let ended = |pod: &Tree| matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
     let limits = is(kind, "", "resourcequotas") && new.get("spec") != old.get("spec");
@@ -128,10 +130,10 @@ pub fn on_marked(kind: &dyn Kind, object: &mut Tree) {
     }
 }
 
-/// An object is gone.
-pub async fn after_delete(server: &ApiServer, kind: &dyn Kind, object: &Tree) {
+/// An object is gone since revision `written`.
+pub async fn after_delete(server: &ApiServer, kind: &dyn Kind, object: &Tree, written: Revision) {
     if is(kind, "", "services") {
-        services::release(server, object, None).await;
+        services::release(server, object, None, written).await;
     }
     if kind.facts().namespaced && !is(kind, "", "resourcequotas") {
         recount(server, meta::namespace(object)).await;

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use skiff_base::{Clock, Random, Tasks};
 use skiff_kinds::{Kind, Registry};
-use skiff_store::Store;
+use skiff_store::{Revision, Store};
 use tokio::net::TcpListener;
 
 use crate::admission::{self, Admission};
@@ -170,6 +170,8 @@ pub struct ApiServer {
     pub(crate) openapi: crate::openapi::Documents,
     /// Tells watches that the custom kinds are others now.
     kinds_changed: tokio::sync::watch::Sender<()>,
+    /// See [`Self::began_at`].
+    began_at: std::sync::OnceLock<Revision>,
     pub(crate) shared_lease: parking_lot::Mutex<Option<crate::event_lease::Shared>>,
 }
 
@@ -226,6 +228,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             openapi: crate::openapi::Documents::default(),
             kinds_changed: tokio::sync::watch::Sender::new(()),
+            began_at: std::sync::OnceLock::new(),
             shared_lease: parking_lot::Mutex::default(),
             config,
         }))
@@ -253,6 +256,17 @@ impl ApiServer {
                 tracing::error!(%error, "listener failed");
             }
         });
+    }
+
+    /// The revision at which this server began: what is older and half done, another left behind.
+    /// Before it is known, nothing is.
+    pub(crate) fn began_at(&self) -> Revision {
+        self.began_at.get().copied().unwrap_or(0)
+    }
+
+    /// Sets [`Self::began_at`], once.
+    pub(crate) fn begin_at(&self, revision: Revision) {
+        let _ = self.began_at.set(revision);
     }
 
     /// The kinds that are served now.

@@ -69,9 +69,9 @@ async fn remove(server: &ApiServer, name: &str, definition: &Tree) -> ApiResult<
     let same = encode_stored(kind.as_ref(), definition)? == current.value;
     if same
         && delete::is_complete(kind.as_ref(), definition)
-        && definitions.remove("", name, current.revision).await?.is_some()
+        && let Some(revision) = definitions.remove("", name, current.revision).await?
     {
-        registry::after_delete(server, kind.as_ref(), definition).await;
+        registry::after_delete(server, kind.as_ref(), definition, revision).await;
     }
     // Whoever changed it meanwhile wakes the follower, and this runs again if it has to.
     Ok(())

@@ -77,7 +77,7 @@ pub(crate) struct FlowControl {
     table: ArcSwap<Table>,
     known: Mutex<Known>,
     /// Reads and writes in flight, when they are only counted.
-    in_flight: [AtomicUsize; 2],
+    in_flight: [Arc<AtomicUsize>; 2],
 }
 
 /// What requests are classified by.
@@ -134,19 +134,19 @@ impl Classified {
 
 /// A request's leave to run; dropped when it is answered, or a watch has begun.
 #[expect(dead_code, reason = "held, not looked at")]
-pub(crate) enum Entered<'a> {
+pub(crate) enum Entered {
     /// Not limited.
     Free,
     /// With seats.
     Seated(Seat),
     /// Counted.
-    Counted(Counted<'a>),
+    Counted(Counted),
 }
 
 /// One more request in flight until it is dropped.
-pub(crate) struct Counted<'a>(&'a AtomicUsize);
+pub(crate) struct Counted(Arc<AtomicUsize>);
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -250,13 +250,13 @@ impl FlowControl {
         }
     }
 
-    fn count(&self, user: &UserInfo, is_mutating: bool) -> Option<Entered<'_>> {
+    fn count(&self, user: &UserInfo, is_mutating: bool) -> Option<Entered> {
         let (at, most) =
             if is_mutating { (1, self.limits.mutating_inflight_max) } else { (0, self.limits.inflight_max) };
         if most == 0 {
             return Some(Entered::Free);
         }
-        let counted = Counted(&self.in_flight[at]);
+        let counted = Counted(Arc::clone(&self.in_flight[at]));
         let before = counted.0.fetch_add(1, Ordering::Relaxed);
         (before < most || user.in_group(MASTERS)).then_some(Entered::Counted(counted))
     }
@@ -264,11 +264,7 @@ impl FlowControl {
 
 /// Lets a request in when there are seats for it, and gives its classification; the answer when
 /// there are none.
-pub(crate) async fn enter<'a>(
-    server: &'a ApiServer,
-    call: &Call,
-    deadline: Duration,
-) -> Result<Entered<'a>, Response<Body>> {
+pub(crate) async fn enter(server: &ApiServer, call: &Call, deadline: Duration) -> Result<Entered, Response<Body>> {
     let control = &server.flow_control;
     let is_watch = call.info.verb == "watch";
     if !is_watch && call.is_long_running() {

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use skiff_object::{Tree, json};
-use skiff_store::{Error, Expect};
+use skiff_store::{Error, Expect, Revision};
 
-use super::Undo;
+use super::{Undo, repair};
 use crate::bootstrap::address_in;
 use crate::errors::{ApiError, ApiResult};
 use crate::meta;
@@ -63,7 +63,13 @@ pub async fn take_address(server: &ApiServer, address: IpAddr, owner: Owner<'_>,
         object.set(&["spec", "parentRef", field], value);
     }
     let value = encode_stored(kind.as_ref(), &object)?;
-    put(server, address_key(server, address), value, undo).await
+    if put(server, address_key(server, address), value.clone(), undo).await? {
+        return Ok(true);
+    }
+    inherit(server, address_key(server, address), value, owner, |record| {
+        json::decode_untyped(record).ok().as_ref().and_then(repair::parent)
+    })
+    .await
 }
 
 pub(super) fn address_key(server: &ApiServer, address: IpAddr) -> Bytes {
@@ -76,12 +82,37 @@ pub(super) fn port_key(server: &ApiServer, port: u16) -> Bytes {
 
 async fn put(server: &ApiServer, key: Bytes, value: Bytes, undo: &mut Undo) -> ApiResult<bool> {
     match server.config.store.put(key.clone(), value, Expect::Absent, None).await {
-        Ok(_) => {
-            undo.add(key);
+        Ok(put) => {
+            undo.add(key, put.entry.mod_revision);
             Ok(true)
         }
         Err(Error::Conflict { .. }) => Ok(false),
         Err(error) => Err(ApiError::unavailable(error.to_string())),
+    }
+}
+
+/// Takes over a record that is there already and names this very Service, when it is older than
+/// this server: one that died between the record and the Service left it behind. Nothing takes it
+/// back: if another server is still about to make the same Service, one of the two needs it. And
+/// if the Service is there and has it, nothing is lost: the write that follows fails.
+async fn inherit(
+    server: &ApiServer,
+    key: Bytes,
+    value: Bytes,
+    owner: Owner<'_>,
+    owner_of: impl Fn(&[u8]) -> Option<(String, String)>,
+) -> ApiResult<bool> {
+    let unavailable = |error: Error| ApiError::unavailable(error.to_string());
+    let found = server.config.store.get(&key, None).await.map_err(unavailable)?;
+    let Some(record) = found.entry.filter(|record| record.mod_revision <= server.began_at()) else { return Ok(false) };
+    let named = owner_of(&record.value);
+    if named.is_none_or(|(namespace, name)| namespace != owner.namespace || name != owner.name) {
+        return Ok(false);
+    }
+    match server.config.store.put(key, value, Expect::Revision(record.mod_revision), None).await {
+        Ok(_) => Ok(true),
+        Err(Error::Conflict { .. }) => Ok(false),
+        Err(error) => Err(unavailable(error)),
     }
 }
 
@@ -203,7 +234,10 @@ async fn any_of(
 /// When the store fails.
 pub async fn take_port(server: &ApiServer, port: u16, owner: Owner<'_>, undo: &mut Undo) -> ApiResult<bool> {
     let value = Bytes::from(format!("{}/{}", owner.namespace, owner.name));
-    put(server, port_key(server, port), value, undo).await
+    if put(server, port_key(server, port), value.clone(), undo).await? {
+        return Ok(true);
+    }
+    inherit(server, port_key(server, port), value, owner, repair::port_owner).await
 }
 
 /// Takes any free node port.
@@ -233,20 +267,28 @@ fn reserved_ports(count: u16) -> u16 {
     if count <= STATIC_PORTS_MIN { 0 } else { (count / 32).clamp(STATIC_PORTS_MIN, STATIC_PORTS_MAX) }
 }
 
-/// Gives an address back.
-pub async fn release_address(server: &ApiServer, address: IpAddr) {
-    release(server, address_key(server, address)).await;
+/// Gives an address back, unless it was taken again after revision `until`.
+pub async fn release_address(server: &ApiServer, address: IpAddr, until: Revision) {
+    release(server, address_key(server, address), until).await;
 }
 
-/// Gives a node port back.
-pub async fn release_port(server: &ApiServer, port: u16) {
-    release(server, port_key(server, port)).await;
+/// Gives a node port back, unless it was taken again after revision `until`.
+pub async fn release_port(server: &ApiServer, port: u16, until: Revision) {
+    release(server, port_key(server, port), until).await;
 }
 
-async fn release(server: &ApiServer, key: Bytes) {
-    match server.config.store.delete(key, Expect::Any).await {
-        Ok(_) | Err(Error::Conflict { .. }) => {}
-        // It is found unused at the next start.
+async fn release(server: &ApiServer, key: Bytes, until: Revision) {
+    let store = &server.config.store;
+    let outcome = match store.get(&key, None).await {
+        Ok(found) => match found.entry.filter(|record| record.mod_revision <= until) {
+            Some(record) => store.delete(key, Expect::Revision(record.mod_revision)).await.map(drop),
+            None => Ok(()),
+        },
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(()) | Err(Error::Conflict { .. }) => {}
+        // The repair finds it unused.
         Err(error) => tracing::warn!(%error, "could not give an allocation back"),
     }
 }

@@ -41,9 +41,14 @@ const ALLOCATOR: &str = "ipallocator.k8s.io";
 /// # Errors
 /// When the store fails.
 pub async fn start(server: &Arc<ApiServer>) -> ApiResult<()> {
-    let mut repair =
-        Repair { server: Arc::clone(server), leaked: HashMap::new(), waiting: false, told: BTreeSet::new() };
-    repair.forget_half_made_kubernetes().await?;
+    let mut repair = Repair {
+        server: Arc::clone(server),
+        leaked: HashMap::new(),
+        waiting: false,
+        until: Revision::default(),
+        told: BTreeSet::new(),
+    };
+    server.begin_at(repair.revision().await?);
     server.config.tasks.spawn("allocation-repair", async move {
         loop {
             if let Err(error) = repair.follow().await {
@@ -83,26 +88,17 @@ struct Repair {
     leaked: HashMap<Bytes, (Revision, Timestamp)>,
     /// Something has to be looked at again when its grace is over.
     waiting: bool,
+    /// What is written after this revision is not looked at yet.
+    until: Revision,
     /// What has been told already: the uid of what it is about, and the note.
     told: BTreeSet<(String, String)>,
 }
 
 impl Repair {
-    /// The address of the `kubernetes` Service without the Service is of a server that died at its
-    /// first start; nobody else may have that address.
-    async fn forget_half_made_kubernetes(&self) -> ApiResult<()> {
-        let address = crate::bootstrap::address_in(self.server.config.service_cidr, 1);
-        if self.server.collection("", "services").get("default", "kubernetes").await?.is_some() {
-            return Ok(());
-        }
-        let found = self.server.collection("networking.k8s.io", "ipaddresses").get("", &address.to_string()).await?;
-        let Some(found) = found else { return Ok(()) };
-        let object = json::decode_untyped(&found.value).map_err(ApiError::internal)?;
-        let parent = ["namespace", "name"].map(|field| object.str_at(&["spec", "parentRef", field]));
-        if parent == ["default", "kubernetes"] {
-            addresses::release_address(&self.server, address).await;
-        }
-        Ok(())
+    async fn revision(&self) -> ApiResult<Revision> {
+        let collection = self.server.collection("networking.k8s.io", "ipaddresses");
+        let snapshot = collection.cache().current().await.map_err(|error| collection.failure(error))?;
+        Ok(snapshot.revision())
     }
 
     /// Looks at everything every few minutes, and at one Service when its IPAddress is deleted.
@@ -150,6 +146,7 @@ impl Repair {
 
     async fn run(&mut self) -> ApiResult<()> {
         self.waiting = false;
+        self.until = self.revision().await?;
         let mut held = BTreeMap::new();
         for item in self.server.collection("", "services").list("").await? {
             let object = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
@@ -235,7 +232,7 @@ impl Repair {
         }
         self.tell(&service.object, ip_finding("ClusterIPNotAllocated", note)).await;
         if replace {
-            addresses::release_address(&self.server, address).await;
+            addresses::release_address(&self.server, address, self.until).await;
         }
         // What is taken is to stay: nothing is undone.
         let mut kept = Undo::default();
@@ -256,7 +253,7 @@ impl Repair {
             let note =
                 format!("IPAddress: {address} appears to have been modified, not referencing a Service; cleaning up");
             self.tell(record, ip_address_finding("IPAddressNotAllocated", note)).await;
-            addresses::release_address(&self.server, address).await;
+            addresses::release_address(&self.server, address, self.until).await;
             return Ok(());
         };
         let holds = |now: &Tree| services::addresses_of(now).contains(&address);
@@ -283,7 +280,7 @@ impl Repair {
             ("IPAddressNotAllocated", note)
         };
         self.tell(record, ip_address_finding(reason, note)).await;
-        addresses::release_address(&self.server, address).await;
+        addresses::release_address(&self.server, address, self.until).await;
         Ok(())
     }
 
@@ -325,7 +322,7 @@ impl Repair {
             }
             self.leaked.remove(&key);
             tracing::warn!(port, "a node port that no Service has was given back");
-            addresses::release_port(&self.server, port).await;
+            addresses::release_port(&self.server, port, self.until).await;
         }
         Ok(())
     }
@@ -339,16 +336,14 @@ impl Repair {
         owner: Option<&str>,
         held: &BTreeMap<(String, String), Held>,
     ) -> ApiResult<()> {
-        let owner = owner.map(|text| text.split_once('/').unwrap_or(("", text)));
-        let owner = owner.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-        match owner {
+        match owner.and_then(|text| port_owner(text.as_bytes())) {
             Some(owner) if owner == *key => return Ok(()),
             Some(owner) if held.get(&owner).is_some_and(|one| one.ports.contains(&port)) => {
                 let note = format!("Port {port} was assigned to multiple services; please recreate service");
                 self.tell(&service.object, port_finding("PortAlreadyAllocated", note)).await;
                 return Ok(());
             }
-            Some(_) => addresses::release_port(&self.server, port).await,
+            Some(_) => addresses::release_port(&self.server, port, self.until).await,
             None => {}
         }
         if !self.still_holds(key, |now| services::ports_of(now).contains(&port)).await? {
@@ -405,8 +400,14 @@ fn port_finding(reason: &'static str, note: String) -> Finding {
     Finding { controller: "portallocator-repair-controller", reason, action: "PortAllocation", note }
 }
 
-/// The Service that a record names.
-fn parent(record: &Tree) -> Option<(String, String)> {
+/// The Service that the record of a port names.
+pub(super) fn port_owner(record: &[u8]) -> Option<(String, String)> {
+    let (namespace, name) = std::str::from_utf8(record).ok()?.split_once('/')?;
+    Some((namespace.to_owned(), name.to_owned()))
+}
+
+/// The Service that the record of an address names.
+pub(super) fn parent(record: &Tree) -> Option<(String, String)> {
     let field = |name: &str| record.str_at(&["spec", "parentRef", name]);
     let is_service = field("group").is_empty() && field("resource") == "services";
     is_service.then(|| (field("namespace").to_owned(), field("name").to_owned()))

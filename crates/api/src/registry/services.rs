@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use skiff_object::Tree;
+use skiff_store::Revision;
 
 use super::Undo;
 use super::addresses::{self, Owner};
@@ -361,14 +362,14 @@ async fn allocate_node_ports(writer: &Writer<'_>, service: &mut Tree, undo: &mut
     Ok(())
 }
 
-/// Gives back what `old` held and `new` does not.
-pub async fn release(server: &ApiServer, old: &Tree, new: Option<&Tree>) {
+/// Gives back what `old` held and `new` does not, which was written (or made absent) by revision `written`.
+pub async fn release(server: &ApiServer, old: &Tree, new: Option<&Tree>, written: Revision) {
     let kept = new.map(addresses_of).unwrap_or_default();
     for address in addresses_of(old).difference(&kept) {
-        addresses::release_address(server, *address).await;
+        addresses::release_address(server, *address, written).await;
     }
     let kept = new.map(ports_of).unwrap_or_default();
     for port in ports_of(old).difference(&kept) {
-        addresses::release_port(server, *port).await;
+        addresses::release_port(server, *port, written).await;
     }
 }

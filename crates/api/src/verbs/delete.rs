@@ -212,7 +212,7 @@ async fn attempt(
         else {
             return Ok(None);
         };
-        registry::after_delete(server, kind, &old).await;
+        registry::after_delete(server, kind, &old, revision).await;
         return Ok(Some(Outcome::Gone(Stored { revision, ..current.clone() })));
     }
     mark(&mut new, &old, grace.unwrap_or(0), server.clock().now());
@@ -295,6 +295,6 @@ pub async fn complete(writer: &Writer<'_>, object: &Tree, value: Bytes, current:
     let subject = writer.subject;
     let removed = subject.collection.remove(&subject.namespace, &subject.name, current.revision).await?;
     let Some(revision) = removed else { return Ok(None) };
-    registry::after_delete(writer.server, writer.kind(), object).await;
+    registry::after_delete(writer.server, writer.kind(), object, revision).await;
     Ok(Some(Stored { key: current.key.clone(), value, revision }))
 }

@@ -170,11 +170,10 @@ pub async fn store_change(
     fields::keep_times(&mut new, old);
     let undo = registry::before_update(writer, &mut new, old).await?;
     let outcome = finish(writer, &new, old, current, &attributes).await;
-    if matches!(outcome, Ok(Some(_))) && !writer.options.dry_run {
-        registry::after_update(server, kind, &new, old).await;
-    }
-    if !matches!(outcome, Ok(Some(_))) {
-        undo.run(server).await;
+    match &outcome {
+        Ok(Some(_)) if writer.options.dry_run => {}
+        Ok(Some(stored)) => registry::after_update(server, kind, &new, old, stored.revision).await,
+        _ => undo.run(server).await,
     }
     outcome
 }

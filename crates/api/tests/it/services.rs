@@ -1,14 +1,18 @@
 //! Service addresses and node ports: given out once, from where they may come, and repaired.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use bytes::Bytes;
 use expect_test::expect;
 use futures::future::join_all;
 use http::StatusCode;
 use skiff_api::Config;
 use skiff_object::Tree;
+use skiff_store::memory::MemoryStore;
+use skiff_store::{Expect, Range, Store};
 
-use crate::support::{Api, api, api_of};
+use crate::support::{Api, api, api_of, api_over};
 use crate::watching::until;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -163,4 +167,53 @@ async fn services_keep_what_they_have_and_give_back_what_they_leave() {
         made.str_at(&["spec", "clusterIP"])
     );
     assert_eq!(api.post(SERVICES, &again).await.line(), "201");
+}
+
+fn web_with_port() -> String {
+    service("web", r#","type":"NodePort","clusterIP":"10.96.0.9""#)
+        .replace(r#"{"port":80}"#, r#"{"port":80,"nodePort":30004}"#)
+}
+
+async fn keys(store: &MemoryStore, part: &str) -> Vec<Bytes> {
+    let all = store.range(Range::default()).await.unwrap().entries;
+    all.into_iter().map(|entry| entry.key).filter(|key| String::from_utf8_lossy(key).contains(part)).collect()
+}
+
+#[tokio::test]
+async fn what_a_dead_server_took_for_a_service_is_still_for_that_service() {
+    let api = small().await;
+    assert_eq!(api.post(SERVICES, &web_with_port()).await.line(), "201");
+    // As if the server had died between the records and the Service.
+    let key = keys(&api.store, "/services/default/web").await.remove(0);
+    api.store.delete(key, Expect::Present).await.unwrap();
+    assert_eq!(keys(&api.store, "/nodeports/").await.len(), 1);
+
+    let next = api_over(api.store.clone(), |config| config).await;
+    let other = web_with_port().replace(r#""web""#, r#""other""#);
+    assert_eq!(next.post(SERVICES, &other).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(next.post(SERVICES, &web_with_port()).await.line(), "201");
+    // What it took over is its own: it gives it back.
+    assert_eq!(next.delete(&format!("{SERVICES}/web")).await.line(), "200");
+    assert_eq!(next.post(SERVICES, &other).await.line(), "201");
+}
+
+#[tokio::test]
+async fn a_write_is_done_to_its_end_when_its_client_hangs_up() {
+    let mut tasks = None;
+    let api = api_of(|config| {
+        tasks = Some(config.tasks.clone());
+        config
+    })
+    .await;
+    let tasks = tasks.unwrap();
+    api.store.faults().delay_writes(Duration::from_millis(20));
+    let body = web_with_port();
+    let mut create = Box::pin(api.post(SERVICES, &body));
+    // It has begun and waits for its first write.
+    assert!(futures::poll!(create.as_mut()).is_pending());
+    tokio::task::yield_now().await;
+    drop(create);
+    tasks.stop().await;
+    let found = [keys(&api.store, "/services/default/web").await, keys(&api.store, "/nodeports/").await];
+    assert_eq!(found.map(|keys| keys.len()), [1, 1]);
 }
