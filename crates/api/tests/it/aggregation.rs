@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::backend::{self, Answer, Network, full};
 use crate::support::{ADMIN_TOKEN, Api, api, api_of};
 use crate::tls::{self, Pki};
-use crate::watching::until;
+use crate::watching::{until, until_gone};
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const WARDLE: &str = "/apis/wardle.example.com/v1alpha1";
@@ -70,9 +70,9 @@ async fn custom_groups_come_and_go_with_their_definitions() {
     .await;
     let other = r#"{"spec":{"versionPriority":7}}"#;
     assert_eq!(api.patch("merge", &format!("{SERVICES}/{name}"), other).await.line(), "200");
-    until(&api, SERVICES, name, |object| object.int_at(&["spec", "versionPriority"]) == Some(100)).await;
+    let seen = until(&api, SERVICES, name, |object| object.int_at(&["spec", "versionPriority"]) == Some(100)).await;
     assert_eq!(api.delete(&format!("{definitions}/crons.stable.example.com")).await.status, StatusCode::OK);
-    until(&api, SERVICES, name, |object| object.str_at(&["event"]) == "DELETED").await;
+    until_gone(&api, SERVICES, &seen).await;
 }
 
 /// An aggregated server: discovery, OpenAPI, and an echo for everything else.

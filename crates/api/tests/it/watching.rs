@@ -8,7 +8,17 @@ use crate::support::Api;
 
 /// Waits until an object is as `wanted`, by watching it.
 pub(crate) async fn until(api: &Api, collection: &str, name: &str, wanted: impl Fn(&Tree) -> bool) -> Tree {
-    let path = format!("{collection}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion=0");
+    after(api, collection, name, "0", wanted).await
+}
+
+/// Waits until an object as it was seen is gone, which may have happened meanwhile.
+pub(crate) async fn until_gone(api: &Api, collection: &str, seen: &Tree) {
+    let [name, revision] = ["name", "resourceVersion"].map(|field| seen.str_at(&["metadata", field]));
+    after(api, collection, name, revision, |object| object.str_at(&["event"]) == "DELETED").await;
+}
+
+async fn after(api: &Api, collection: &str, name: &str, revision: &str, wanted: impl Fn(&Tree) -> bool) -> Tree {
+    let path = format!("{collection}?watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={revision}");
     let mut events = api.open(Method::GET, &path, &[], b"").await.into_body().into_stream();
     let mut buffer = Vec::new();
     loop {
