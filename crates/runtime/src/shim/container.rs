@@ -46,6 +46,9 @@ pub(super) struct Container {
     /// The terminal's master, for spectators.
     pub(super) terminal: Option<OwnedFd>,
     pub(super) spectators: Vec<Spectator>,
+    /// What the container wrote before its one client came (`stdinOnce`). `kubectl run -i` attaches
+    /// when it sees the pod running; by then a short command may have said all it has to say.
+    unseen: Option<[VecDeque<u8>; 2]>,
 }
 
 pub(super) struct Stream {
@@ -76,6 +79,7 @@ impl Container {
         let (ours, theirs) = socket_pair()?;
         set_nonblocking(&ours)?;
         let (streams, stdin) = open_streams(&io)?;
+        let unseen = io.stdin_once.then(Default::default);
         let log = open_log(&io)?;
         let group = io.cgroup.as_deref().map(|dir| open(dir, libc::O_PATH | libc::O_DIRECTORY)).transpose()?;
         let mut flags = 0;
@@ -109,6 +113,7 @@ impl Container {
             stdin,
             terminal: None,
             spectators: Vec::new(),
+            unseen,
         })
     }
 
@@ -132,6 +137,7 @@ impl Container {
             stdin,
             terminal: None,
             spectators: Vec::new(),
+            unseen: None,
         })
     }
 
@@ -201,6 +207,11 @@ impl Container {
         for spectator in &mut self.spectators {
             spectator.pending[index].extend(bytes);
         }
+        if let Some(unseen) = &mut self.unseen {
+            let unseen = &mut unseen[index];
+            unseen.extend(bytes);
+            unseen.drain(..unseen.len().saturating_sub(UNSEEN_BYTES_MAX));
+        }
         self.flush_spectators();
         true
     }
@@ -227,7 +238,9 @@ impl Container {
         for end in ends.iter().flatten() {
             set_nonblocking(end)?;
         }
-        self.spectators.push(Spectator { ends, pending: [VecDeque::new(), VecDeque::new()] });
+        let mut spectator = Spectator { ends, pending: self.unseen.take().unwrap_or_default() };
+        spectator.flush();
+        self.spectators.push(spectator);
         Ok(())
     }
 
@@ -253,6 +266,7 @@ impl Container {
         self.log = None;
         self.stdin = None;
         self.terminal = None;
+        self.unseen = None;
         self.phase = Phase::Ended;
         self.flush_spectators();
         let exited = Exited { code, at: realtime_nanos(), reason: String::new(), message: String::new() };
@@ -280,6 +294,8 @@ impl Container {
 
 /// A pipe of the largest size (1 MiB) needs this many reads.
 const PIPE_READS_MAX: usize = 1024 * 1024 / READ_BYTES;
+/// Of what the first client of a container may have missed, so much is kept of each stream.
+const UNSEEN_BYTES_MAX: usize = 64 * 1024;
 /// What a spectator who does not read may make us keep at the end.
 const PENDING_BYTES_MAX: usize = 1024 * 1024;
 

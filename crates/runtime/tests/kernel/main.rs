@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         streams::exec_with_a_terminal_resizes,
         streams::exec_sync_times_out_and_kills,
         streams::attach_reads_and_writes,
+        streams::the_first_client_misses_nothing,
         streams::attach_to_a_terminal,
         streams::port_forward_reaches_loopback,
         survival::a_killed_shim_is_replaced,

@@ -133,6 +133,27 @@ pub(crate) async fn attach_reads_and_writes(machine: &Machine) -> Outcome {
     Ok(())
 }
 
+pub(crate) async fn the_first_client_misses_nothing(machine: &Machine) -> Outcome {
+    let pod = machine.run_pod(machine.pod("first")).await?;
+    let mut config = sh("first", "echo early; echo warning >&2; cat");
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = machine.run(&pod, config).await?;
+    eventually("it has written", || async { machine.output("first").contains("warning") }).await?;
+    let request =
+        v1::AttachRequest { container_id: id, stdin: true, stdout: true, stderr: true, ..v1::AttachRequest::default() };
+    let session = machine.runtime().as_streaming().attach(request.clone()).await?;
+    let second = machine.runtime().as_streaming().attach(v1::AttachRequest { stdin: false, ..request }).await?;
+    session.stdin.unwrap().shutdown().await?;
+    let mut read = Vec::new();
+    for stream in [session.stdout, session.stderr, second.stdout] {
+        let mut text = String::new();
+        tokio::time::timeout(PATIENCE, stream.unwrap().read_to_string(&mut text)).await??;
+        read.push(text);
+    }
+    assert_eq!(read, ["early\n", "warning\n", ""]);
+    Ok(())
+}
+
 pub(crate) async fn attach_to_a_terminal(machine: &Machine) -> Outcome {
     let pod = machine.run_pod(machine.pod("terminal")).await?;
     let mut config = sh("terminal", "tty; read line; echo got $line; stty size; test -c /dev/console && echo console");
