@@ -51,8 +51,7 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     create_all(&local, "/apis/scheduling.k8s.io/v1/priorityclasses", &priority_classes()).await?;
     create(&local, "/apis/networking.k8s.io/v1/servicecidrs", &service_cidr(server)).await?;
     create(&local, "/api/v1/namespaces/default/services", &kubernetes_service(server)).await?;
-    replace(&local, "/api/v1/namespaces/default/endpoints", &endpoints(server)).await?;
-    replace(&local, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &endpoint_slice(server)).await?;
+    crate::endpoint_lease::start(server).await?;
     create_all(&local, "/apis/apiregistration.k8s.io/v1/apiservices", &crate::aggregation::register::own(server))
         .await?;
     crate::flow_control::configure::start(server).await.map_err(|error| BootstrapError {
@@ -73,6 +72,14 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     })?;
     server.health().set_bootstrapped();
     Ok(())
+}
+
+/// Writes the endpoints of the `kubernetes` Service: the servers at these addresses.
+pub(crate) async fn write_endpoints(server: &Arc<ApiServer>, alive: &[IpAddr]) -> Result<(), BootstrapError> {
+    let local = server.local(UserInfo::new("system:apiserver", &[MASTERS]));
+    replace(&local, "/api/v1/namespaces/default/endpoints", &endpoints(server, alive)).await?;
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    replace(&local, slices, &endpoint_slice(server, alive)).await
 }
 
 async fn send(local: &Local, method: Method, path: &str, object: &Tree) -> (StatusCode, Bytes) {
@@ -215,28 +222,33 @@ fn kubernetes_service(server: &ApiServer) -> Tree {
     service
 }
 
-fn endpoints(server: &ApiServer) -> Tree {
-    let advertise = server.config.advertise;
+fn endpoints(server: &ApiServer, alive: &[IpAddr]) -> Tree {
     let mut endpoints = object("v1", "Endpoints", "default", "kubernetes");
     labels(&mut endpoints, &[("endpointslice.kubernetes.io/skip-mirror", "true")]);
-    let mut address = Map::new();
-    address.insert("ip", advertise.ip().to_string());
+    let address = |ip: &IpAddr| {
+        let mut address = Map::new();
+        address.insert("ip", ip.to_string());
+        Tree::Map(address)
+    };
     let mut subset = Map::new();
-    subset.insert("addresses", vec![Tree::Map(address)]);
-    subset.insert("ports", vec![Tree::Map(port(advertise.port()))]);
+    subset.insert("addresses", alive.iter().map(address).collect::<Vec<_>>());
+    subset.insert("ports", vec![Tree::Map(port(server.config.advertise.port()))]);
     endpoints.set(&["subsets"], vec![Tree::Map(subset)]);
     endpoints
 }
 
-fn endpoint_slice(server: &ApiServer) -> Tree {
+fn endpoint_slice(server: &ApiServer, alive: &[IpAddr]) -> Tree {
     let advertise = server.config.advertise;
     let mut slice = object("discovery.k8s.io/v1", "EndpointSlice", "default", "kubernetes");
     labels(&mut slice, &[("kubernetes.io/service-name", "kubernetes")]);
     slice.set(&["addressType"], if advertise.is_ipv4() { "IPv4" } else { "IPv6" });
-    let mut endpoint = Tree::map();
-    endpoint.set(&["addresses"], vec![Tree::from(advertise.ip().to_string())]);
-    endpoint.set(&["conditions", "ready"], true);
-    slice.set(&["endpoints"], vec![endpoint]);
+    let endpoint = |ip: &IpAddr| {
+        let mut endpoint = Tree::map();
+        endpoint.set(&["addresses"], vec![Tree::from(ip.to_string())]);
+        endpoint.set(&["conditions", "ready"], true);
+        endpoint
+    };
+    slice.set(&["endpoints"], alive.iter().map(endpoint).collect::<Vec<_>>());
     slice.set(&["ports"], vec![Tree::Map(port(advertise.port()))]);
     slice
 }

@@ -43,6 +43,7 @@ pub mod chain;
 pub mod custom;
 pub mod discovery;
 pub mod encryption;
+pub mod endpoint_lease;
 pub mod errors;
 mod event_lease;
 pub mod fields;

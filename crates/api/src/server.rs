@@ -82,6 +82,8 @@ pub struct Config {
     pub audit: audit::Settings,
     /// Which of them go first.
     pub flow_control: flow_control::Settings,
+    /// Whether other servers share the store.
+    pub endpoint_lease: crate::endpoint_lease::Settings,
 }
 
 /// The default issuer of service account tokens.
@@ -124,6 +126,7 @@ impl Config {
             tracing: None,
             audit: audit::Settings::default(),
             flow_control: flow_control::Settings::default(),
+            endpoint_lease: crate::endpoint_lease::Settings::default(),
         }
     }
 }

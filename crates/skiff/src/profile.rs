@@ -182,6 +182,11 @@ impl Profile {
         self.run.join("control.sock")
     }
 
+    /// Where the store answers as etcd.
+    pub fn etcd_socket(&self) -> PathBuf {
+        self.run().join("etcd.sock")
+    }
+
     /// The CRI socket of the node, for `crictl`.
     pub fn cri_socket(&self) -> PathBuf {
         self.run.join("cri.sock")

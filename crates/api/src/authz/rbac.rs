@@ -1,4 +1,4 @@
-//! Role-based access control: a snapshot of roles and bindings, kept current by one watch of the
+//! Role-based access control: a snapshot of roles and bindings, kept current by watches of the
 //! store, and the evaluation over it.
 //!
 //! Only what is bound to the asking user is looked at: bindings are filed by subject.
@@ -11,13 +11,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use skiff_base::{Clock, Tasks};
 use skiff_object::{Tree, json};
-use skiff_store::{Entry, Event, EventKind, Range, Store, prefix_end};
+use skiff_store::{Entry, Event, EventKind, Range, Revision, Store, prefix_end};
 
 use super::{Attributes, Authorizer, Decision, NonResourceRule, ResourceRule, Rules, Target};
 use crate::authn::UserInfo;
 use crate::storage::storage_key;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
+/// What it holds. Collections of one group need not lie together in the store.
+const PLURALS: [&str; 4] = ["clusterrolebindings", "clusterroles", "rolebindings", "roles"];
 /// Between two attempts to read the roles after the store failed.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -73,18 +75,18 @@ impl Rbac {
         tasks: &Tasks,
     ) -> Result<Arc<Self>, skiff_store::Error> {
         let prefix = group_prefix(cluster);
-        let (policy, mut revision) = read_all(&*store, &prefix).await?;
+        let (policy, mut revisions) = read_all(&*store, &prefix).await?;
         let this = Arc::new(Self { policy: ArcSwap::from_pointee(policy) });
         let follower = Arc::clone(&this);
         tasks.spawn("rbac", async move {
             loop {
-                if let Err(error) = follower.follow(&*store, &prefix, &mut revision).await {
+                if let Err(error) = follower.follow(&*store, &prefix, revisions).await {
                     tracing::warn!(%error, "watch of roles broke, reading them again");
                 }
                 match read_all(&*store, &prefix).await {
                     Ok((policy, at)) => {
                         follower.policy.store(Arc::new(policy));
-                        revision = at;
+                        revisions = at;
                     }
                     Err(error) => {
                         tracing::error!(%error, "read roles");
@@ -106,11 +108,18 @@ impl Rbac {
             .collect()
     }
 
-    async fn follow(&self, store: &dyn Store, prefix: &[u8], revision: &mut u64) -> Result<(), skiff_store::Error> {
-        let mut watch = store.watch(Bytes::copy_from_slice(prefix), prefix_end(prefix), Some(*revision)).await?;
-        while let Some(event) = watch.next().await {
+    async fn follow(&self, store: &dyn Store, prefix: &[u8], revisions: Revisions) -> Result<(), skiff_store::Error> {
+        let mut watches = Vec::new();
+        for (plural, revision) in PLURALS.into_iter().zip(revisions) {
+            let (start, end) = bounds(prefix, plural);
+            watches.push(store.watch(start, end, Some(revision)).await?);
+        }
+        // One that ends is a reason to begin anew, as one that fails is.
+        let ended = || futures::stream::once(async { None });
+        let watches = watches.into_iter().map(|watch| watch.map(Some).chain(ended()).boxed());
+        let mut events = futures::stream::select_all(watches);
+        while let Some(Some(event)) = events.next().await {
             if let Event::Change { kind, entry, .. } = event? {
-                *revision = entry.mod_revision;
                 let mut policy = (**self.policy.load()).clone();
                 policy.change(prefix, kind, &entry);
                 self.policy.store(Arc::new(policy));
@@ -127,14 +136,28 @@ fn group_prefix(cluster: &str) -> Bytes {
     key.slice(..end)
 }
 
-async fn read_all(store: &dyn Store, prefix: &Bytes) -> Result<(Policy, u64), skiff_store::Error> {
-    let range = Range { start: prefix.clone(), end: prefix_end(prefix), ..Range::default() };
-    let result = store.range(range).await?;
+/// The keys of a collection of the group.
+fn bounds(prefix: &[u8], plural: &str) -> (Bytes, Bytes) {
+    let start = [prefix, plural.as_bytes(), b"/"].concat();
+    let end = prefix_end(&start);
+    (start.into(), end)
+}
+
+/// As of when each collection was read.
+type Revisions = [Revision; PLURALS.len()];
+
+async fn read_all(store: &dyn Store, prefix: &Bytes) -> Result<(Policy, Revisions), skiff_store::Error> {
     let mut policy = Policy::default();
-    for entry in &result.entries {
-        policy.change(prefix, EventKind::Put, entry);
+    let mut revisions = Revisions::default();
+    for (plural, revision) in PLURALS.into_iter().zip(&mut revisions) {
+        let (start, end) = bounds(prefix, plural);
+        let result = store.range(Range { start, end, ..Range::default() }).await?;
+        for entry in &result.entries {
+            policy.change(prefix, EventKind::Put, entry);
+        }
+        *revision = result.revision;
     }
-    Ok((policy, result.revision))
+    Ok((policy, revisions))
 }
 
 impl Policy {

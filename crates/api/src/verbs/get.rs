@@ -15,8 +15,13 @@ use crate::server::ApiServer;
 pub async fn get(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResult<Response<Body>> {
     let form = subject.form(call)?;
     let wanted = options::parse_version(&options::first(&call.query, "resourceVersion").unwrap_or_default())?;
-    if let Some(version) = wanted.filter(|version| *version > server.config.store.revision()) {
-        return Err(ApiError::future_version(version, server.config.store.revision()));
+    let store = &server.config.store;
+    if let Some(version) = wanted.filter(|version| *version > store.revision()) {
+        // Another server may have written it: ask before saying that it is in the future.
+        store.check().await.map_err(|error| ApiError::unavailable(error.to_string()))?;
+        if version > store.revision() {
+            return Err(ApiError::future_version(version, store.revision()));
+        }
     }
     let stored = subject.collection.get(&subject.namespace, &subject.name).await?.ok_or_else(|| subject.not_found())?;
     let stored = custom::convert::served_one(server, subject.kind.as_ref(), stored).await?;

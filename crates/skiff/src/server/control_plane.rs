@@ -17,6 +17,7 @@ use skiff_store::embedded::{EmbeddedStore, Options};
 use tokio::net::TcpListener;
 
 use super::extra_config::ExtraConfig;
+use super::leader;
 use super::local::LocalEndpoint;
 use crate::pki::Identity;
 use crate::signer::ClusterSigner;
@@ -74,6 +75,13 @@ pub struct ControlPlane {
 
 /// The groups of every service account in `kube-system`.
 const SYSTEM_ACCOUNTS: [&str; 2] = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+
+/// The Leases of the components of which one at a time works, named as upstream's.
+const CONTROLLER_LEASE: &str = "kube-controller-manager";
+const SCHEDULER_LEASE: &str = "kube-scheduler";
+
+/// The scheduler's user.
+const SCHEDULER: &str = "system:kube-scheduler";
 
 /// How the parts of this process name themselves.
 const USER_AGENT: &str = concat!("skiff/", env!("CARGO_PKG_VERSION"));
@@ -191,30 +199,36 @@ impl ControlPlane {
     /// # Errors
     /// When the authority cannot sign.
     pub fn start_controllers(&self, authority: &Identity, clock: &Clock, random: &Random, tasks: &Tasks) -> Result<()> {
-        let api = Arc::clone(&self.api);
-        let signer = ClusterSigner::new(authority, clock.clone(), random.clone())?;
-        let config = skiff_controllers::Config {
-            root_ca_pem: authority.certificate.clone(),
-            certificate_signer: Some(Arc::new(signer)),
-            ..skiff_controllers::Config::default()
-        };
-        skiff_controllers::start(
-            &move |name: &str| LocalEndpoint::of(&api, &skiff_controllers::user(name), &SYSTEM_ACCOUNTS),
-            &self.informers,
-            clock,
-            random,
-            tasks,
-            config,
-        );
-        let scheduler = Client::new(LocalEndpoint::of(&self.api, "system:kube-scheduler", &[]), USER_AGENT);
-        skiff_scheduler::start(
-            scheduler,
-            &self.informers,
-            skiff_scheduler::Config::default(),
-            clock.clone(),
-            random.clone(),
-            tasks,
-        );
+        let config = controller_config(authority, clock, random)?;
+        controllers(&self.api, &self.informers, config, clock, random, tasks);
+        scheduler(&self.api, &self.informers, clock, random, tasks);
+        Ok(())
+    }
+
+    /// Runs the controllers and the scheduler whenever this server holds their Leases, under the
+    /// name `identity`.
+    ///
+    /// # Errors
+    /// When the authority cannot sign.
+    pub fn compete(
+        &self,
+        authority: &Identity,
+        clock: &Clock,
+        random: &Random,
+        tasks: &Tasks,
+        identity: &str,
+    ) -> Result<()> {
+        let config = controller_config(authority, clock, random)?;
+        let candidate = |user: &str| Client::new(LocalEndpoint::of(&self.api, user, &[]), USER_AGENT);
+        let manager = candidate(skiff_controllers::MANAGER);
+        let (api, own_clock, own_random) = (Arc::clone(&self.api), clock.clone(), random.clone());
+        leader::run(manager, clock.clone(), tasks, CONTROLLER_LEASE, identity, move |term| {
+            controllers(&api, &informers(&api, term, &own_random), config.clone(), &own_clock, &own_random, term);
+        });
+        let (api, own_clock, own_random) = (Arc::clone(&self.api), clock.clone(), random.clone());
+        leader::run(candidate(SCHEDULER), clock.clone(), tasks, SCHEDULER_LEASE, identity, move |term| {
+            scheduler(&api, &informers(&api, term, &own_random), &own_clock, &own_random, term);
+        });
         Ok(())
     }
 
@@ -222,4 +236,44 @@ impl ControlPlane {
     pub fn node_client(&self, name: &str) -> Client {
         Client::new(LocalEndpoint::of(&self.api, &format!("system:node:{name}"), &["system:nodes"]), USER_AGENT)
     }
+}
+
+/// The caches of one term of office: what it asked for ends with it.
+fn informers(api: &Arc<ApiServer>, tasks: &Tasks, random: &Random) -> Informers {
+    let client = Client::new(LocalEndpoint::of(api, skiff_controllers::MANAGER, &[]), USER_AGENT);
+    Informers::new(client, tasks.group("informers"), random.clone())
+}
+
+fn controller_config(authority: &Identity, clock: &Clock, random: &Random) -> Result<skiff_controllers::Config> {
+    let signer = ClusterSigner::new(authority, clock.clone(), random.clone())?;
+    Ok(skiff_controllers::Config {
+        root_ca_pem: authority.certificate.clone(),
+        certificate_signer: Some(Arc::new(signer)),
+        ..skiff_controllers::Config::default()
+    })
+}
+
+fn controllers(
+    api: &Arc<ApiServer>,
+    informers: &Informers,
+    config: skiff_controllers::Config,
+    clock: &Clock,
+    random: &Random,
+    tasks: &Tasks,
+) {
+    let api = Arc::clone(api);
+    skiff_controllers::start(
+        &move |name: &str| LocalEndpoint::of(&api, &skiff_controllers::user(name), &SYSTEM_ACCOUNTS),
+        informers,
+        clock,
+        random,
+        tasks,
+        config,
+    );
+}
+
+fn scheduler(api: &Arc<ApiServer>, informers: &Informers, clock: &Clock, random: &Random, tasks: &Tasks) {
+    let client = Client::new(LocalEndpoint::of(api, SCHEDULER, &[]), USER_AGENT);
+    let config = skiff_scheduler::Config::default();
+    skiff_scheduler::start(client, informers, config, clock.clone(), random.clone(), tasks);
 }

@@ -275,6 +275,30 @@ const FLAGS: &[Flag] = &[
         help: "Whether FlowSchemas and PriorityLevelConfigurations decide which requests go first.",
         set: |config, value| boolean(value).map(|value| config.flow_control.enabled = value),
     },
+    Flag { name: "etcd-cafile", value: "FILE", help: "Whom to trust as etcd.", set: |_, _| Ok(()) },
+    Flag { name: "etcd-certfile", value: "FILE", help: "What to show etcd, with etcd-keyfile.", set: |_, _| Ok(()) },
+    Flag {
+        name: "etcd-compaction-interval",
+        value: "DURATION",
+        help: "How long history stays in etcd, at least; one of the servers that share it compacts.",
+        set: |_, value| positive_duration(value).map(drop),
+    },
+    Flag { name: "etcd-keyfile", value: "FILE", help: "The key of etcd-certfile.", set: |_, _| Ok(()) },
+    Flag {
+        name: "etcd-prefix",
+        value: "PATH",
+        help: "What keys in etcd begin with; `/registry` when it is not given.",
+        set: |_, _| Ok(()),
+    },
+    Flag {
+        name: "etcd-servers",
+        value: "URL,...",
+        help: "An etcd cluster instead of the embedded store. Several servers may share it.",
+        set: |config, _| {
+            config.endpoint_lease.is_shared = true;
+            Ok(())
+        },
+    },
     Flag {
         name: "encryption-provider-config",
         value: "FILE",
@@ -659,7 +683,7 @@ fn duration(value: &str) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-fn positive_duration(value: &str) -> Result<Duration> {
+pub(super) fn positive_duration(value: &str) -> Result<Duration> {
     let duration = duration(value)?;
     if duration.is_zero() {
         bail!("must be more than nothing");

@@ -9,8 +9,10 @@ mod dialer;
 mod extra_config;
 mod handler;
 mod images;
+mod leader;
 mod local;
 pub mod node;
+mod storage;
 
 use std::fs::File;
 use std::io::Write;
@@ -39,6 +41,7 @@ use dialer::Dialer;
 pub use extra_config::ExtraConfig;
 use handler::ServerHandler;
 use node::Host;
+use storage::Storage;
 
 /// Two are enough for a laptop's cluster, and every further one costs memory.
 const WORKER_THREADS: usize = 2;
@@ -89,8 +92,13 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
 
     // Nothing here needs the other: the slowest decides.
     let folder = profile.data().join("store");
-    let (opening, opening_random) = (clock.clone(), random.clone());
-    let store = tokio::task::spawn_blocking(move || open_store(&folder, &opening, &opening_random));
+    let opening = {
+        let (cluster, extra) = (profile.settings.cluster_id.clone(), extra_config.clone());
+        let (clock, random) = (clock.clone(), random.clone());
+        tokio::task::spawn_blocking(move || {
+            tokio::runtime::Handle::current().block_on(Storage::open(folder, &cluster, &extra, clock, random))
+        })
+    };
     let building = images::open(profile, &clock, &random);
     let machine = {
         let profile = profile.clone();
@@ -99,13 +107,12 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
 
     let certificates =
         reporter.step(&clock, Step::Certificates, async { Ok((Certificates::issue(profile, &clock)?, None)) }).await?;
-    let store = reporter
+    let storage = reporter
         .step(&clock, Step::Store, async {
-            let store = store.await.context("open the store")??;
-            let dropped = store.recovery().dropped.as_ref().map(|dropped| {
-                format!("dropped {} bytes of a write that was cut off before it was acknowledged", dropped.bytes)
-            });
-            Ok((store, dropped))
+            let storage = opening.await.context("open the store")??;
+            let remark = storage.remark();
+            storage.serve(profile, &clock, &tasks)?;
+            Ok((storage, remark))
         })
         .await?;
     let machine = reporter
@@ -129,12 +136,12 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
                 advertise: SocketAddr::new(profile.host_address().into(), profile.settings.api_port),
                 service_cidr: SERVICE_NETWORK,
                 dialer: dialer.clone(),
-                extra_config,
+                extra_config: extra_config.clone(),
                 clock: clock.clone(),
                 random: random.clone(),
                 tasks: tasks.group("control-plane"),
             };
-            let plane = ControlPlane::start(parts, store.clone()).await?;
+            let plane = ControlPlane::start(parts, storage.store()).await?;
             for address in [IpAddr::from([127, 0, 0, 1]), profile.host_address().into()] {
                 plane.listen(SocketAddr::new(address, profile.settings.api_port)).await?;
             }
@@ -143,7 +150,14 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
         .await?;
     reporter
         .step(&clock, Step::Controllers, async {
-            plane.start_controllers(&certificates.signer, &clock, &random, &tasks.group("controllers"))?;
+            let controllers = tasks.group("controllers");
+            if storage.is_shared() {
+                let identity = format!("{}_{}", profile.node_name(), random.uuid());
+                plane.compete(&certificates.signer, &clock, &random, &controllers, &identity)?;
+            } else {
+                // Nobody else opens the store, so there is nobody to compete with.
+                plane.start_controllers(&certificates.signer, &clock, &random, &controllers)?;
+            }
             addons::dns(&plane.admin, profile.node_address(), skiff_net::dns::PORT).await?;
             addons::cluster_info(&plane.admin, &profile.server_url(), &certificates.authority).await?;
             Ok(((), None))
@@ -197,7 +211,7 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
         node::stop_containers(&runtime).await?;
     }
     tasks.stop().await;
-    store.close().await;
+    storage.close().await;
     if stopping == Stop::Everything {
         let config = node::machine_config(profile)?;
         tokio::task::spawn_blocking(move || skiff_net::Machine::delete(&config))
