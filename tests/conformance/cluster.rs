@@ -10,6 +10,9 @@ use crate::image;
 /// The image of every test pod: Debian's static busybox.
 pub(crate) const IMAGE: &str = "conformance.local/busybox:1";
 
+/// One test waits for old versions to be forgotten, which else takes minutes. No other looks back further.
+const COMPACTION: &str = "apiserver.etcd-compaction-interval=20s";
+
 /// A running cluster.
 pub(crate) struct Cluster {
     profile: String,
@@ -27,7 +30,7 @@ impl Cluster {
     pub(crate) async fn start() -> Self {
         let profile = format!("conf-{}", std::process::id());
         let home = tempfile::tempdir().unwrap();
-        let output = skiff(&profile, &home, &["up", "--no-kubeconfig"]);
+        let output = skiff(&profile, &home, &["up", "--no-kubeconfig", "--extra-config", COMPACTION]);
         assert!(output.status.success(), "up: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(skiff(&profile, &home, &["kubeconfig"]).stdout).unwrap();
         let kubeconfig = home.path().join("kubeconfig");

@@ -41,6 +41,43 @@ pub(crate) async fn chunks(ctx: Context) -> Outcome {
     Ok(())
 }
 
+/// The pages of a list whose version was compacted go on with what there is now.
+pub(crate) async fn compacted(ctx: Context) -> Outcome {
+    const LIMIT: usize = TEMPLATES / 3;
+    let path = ctx.path("podtemplates");
+    let creates = (0..TEMPLATES).map(|index| ctx.create(&path, template(index)));
+    futures::future::try_join_all(creates).await?;
+    let first = ctx.get(&format!("{path}?limit={LIMIT}")).await?;
+    let token = first["metadata"]["continue"].as_str().unwrap_or_default();
+    anyhow::ensure!(!token.is_empty(), "no token to go on with");
+    let next = format!("{path}?limit={LIMIT}&continue={token}");
+    let status = ctx
+        .until("the token's end", || async {
+            let answer = ctx.send("GET", &next, "", Vec::new()).await?;
+            anyhow::ensure!(matches!(answer.code, 200 | 410), "{} {}", answer.code, answer.text);
+            Ok((answer.code == 410).then_some(answer.body))
+        })
+        .await?;
+    anyhow::ensure!(status["reason"] == "Expired", "reason Expired expected: {status}");
+    let fresh = status["metadata"]["continue"].as_str().unwrap_or_default();
+    anyhow::ensure!(!fresh.is_empty() && fresh != token, "a token that goes on at another version expected: {status}");
+
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let expected = |from: usize, to: usize| (from..to).map(|index| format!("template-{index:04}")).collect::<Vec<_>>();
+    let second = ctx.get(&format!("{path}?limit={LIMIT}&continue={fresh}")).await?;
+    anyhow::ensure!(version(&second) != version(&first), "the version of the first page is gone: {second}");
+    anyhow::ensure!(names(&second) == expected(LIMIT, 2 * LIMIT), "not the second page: {:?}", names(&second));
+    let token = second["metadata"]["continue"].as_str().unwrap_or_default();
+    let rest = ctx.get(&format!("{path}?continue={token}")).await?;
+    anyhow::ensure!(version(&rest) == version(&second), "the pages after are of one version");
+    anyhow::ensure!(names(&rest) == expected(2 * LIMIT, TEMPLATES), "not the rest: {:?}", names(&rest));
+    anyhow::ensure!(rest["metadata"]["continue"].is_null(), "nothing remains: {rest}");
+    Ok(())
+}
+
 pub(crate) async fn no_table(ctx: Context) -> Outcome {
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {
         "resourceAttributes": {"namespace": ctx.namespace, "verb": "list", "resource": "pods"}

@@ -16,6 +16,7 @@ macro_rules! tests {
 tests! {
     // Lists and watches.
     "[sig-api-machinery] Servers with support for API chunking should return chunks of results for list calls [Conformance]" => list_watch::chunks,
+    "[sig-api-machinery] Servers with support for API chunking should support continue listing from the last key if the original version has been compacted away, though the list is inconsistent [Slow] [Conformance]" => list_watch::compacted,
     "[sig-api-machinery] Servers with support for Table transformation should return a 406 for a backend which does not implement metadata [Conformance]" => list_watch::no_table,
     "[sig-api-machinery] Watchers should be able to restart watching from the last resource version observed by the previous watch [Conformance]" => list_watch::restart,
     "[sig-api-machinery] Watchers should be able to start watching from a specific resource version [Conformance]" => list_watch::from_version,

@@ -10,14 +10,10 @@ use anyhow::{Context, Result, bail};
 const AREAS: [&str; 5] = ["sig-api-machinery", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation"];
 
 /// What is not, and why.
-const ABSENT: [(&str, &str); 3] = [
+const ABSENT: [(&str, &str); 2] = [
     (
         "[sig-api-machinery] Aggregator Should be able to support the 1.17 Sample API Server using the current Aggregator [LinuxOnly] [Conformance]",
         "needs a server of its own in a pod: tests/e2e/aggregation.sh",
-    ),
-    (
-        "[sig-api-machinery] Servers with support for API chunking should support continue listing from the last key if the original version has been compacted away, though the list is inconsistent [Slow] [Conformance]",
-        "waits for a compaction: minutes; tested in process by crates/api/tests/it",
     ),
     (
         "[sig-architecture] Conformance Tests should have at least two untainted nodes [Conformance]",

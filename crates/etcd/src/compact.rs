@@ -51,10 +51,13 @@ async fn take_part(inner: &Inner, round: &mut Round) -> Result<(), Status> {
     let (response, _) = inner.txn(Again::IfUnsent, &claim(round.version, round.mark)).await?;
     let now = revision_of(response.header.as_ref());
     if !response.succeeded {
-        round.version = response.responses.into_iter().next().map_or(0, |answer| match answer.response {
-            Some(pb::response_op::Response::ResponseRange(range)) => range.kvs.first().map_or(0, |kv| kv.version),
-            _ => 0,
+        let claimed = response.responses.into_iter().next().and_then(|answer| match answer.response {
+            Some(pb::response_op::Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+            _ => None,
         });
+        round.version = claimed.as_ref().map_or(0, |kv| kv.version);
+        let target = claimed.and_then(|kv| std::str::from_utf8(&kv.value).ok()?.parse().ok());
+        inner.forgot(target.unwrap_or_default());
         // Another server compacts; were it to stop, this one would go on from here.
         round.mark = now;
         return Ok(());
@@ -96,5 +99,6 @@ pub(crate) async fn compact(inner: &Inner, revision: Revision) -> Result<(), Sta
     // A second try of one that happened finds it compacted, which is told apart by its revision.
     let done = inner.members.call(Again::Always, make).await?;
     inner.saw(done.header.as_ref().map_or(0, |header| unsigned(header.revision)));
+    inner.forgot(revision);
     Ok(())
 }

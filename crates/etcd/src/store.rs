@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     /// The last revision that any answer named.
     revision: AtomicU64,
+    /// Where history begins, as far as was heard.
+    compacted: AtomicU64,
 }
 
 impl EtcdStore {
@@ -87,7 +89,8 @@ impl EtcdStore {
     pub async fn open(settings: Settings) -> Result<Self, Error> {
         let Settings { endpoints, tls, keys, limits, clock } = settings;
         let members = Members::new(&endpoints, tls.as_ref(), clock.clone())?;
-        let inner = Arc::new(Inner { members, keys, limits, clock, revision: AtomicU64::new(REVISION_FIRST) });
+        let revision = AtomicU64::new(REVISION_FIRST);
+        let inner = Arc::new(Inner { members, keys, limits, clock, revision, compacted: AtomicU64::new(0) });
         inner.current().await?;
         let tasks = Tasks::new("etcd", Shutdown::new());
         tasks.spawn("compaction", compact::run(Arc::clone(&inner)));
@@ -119,6 +122,11 @@ impl Inner {
 
     pub(crate) fn revision(&self) -> Revision {
         self.revision.load(Ordering::Acquire)
+    }
+
+    /// Remembers that history begins at `revision` or later.
+    pub(crate) fn forgot(&self, revision: Revision) {
+        self.compacted.fetch_max(revision, Ordering::AcqRel);
     }
 
     /// The cluster's revision now, agreed on by a majority.
@@ -194,7 +202,10 @@ impl Inner {
     /// That `requested` is compacted; etcd says to where only on a watch.
     pub(crate) async fn compacted(&self, requested: Revision) -> Error {
         match watch::compacted(self).await {
-            Ok(compacted) => Error::Compacted { requested, compacted },
+            Ok(compacted) => {
+                self.forgot(compacted);
+                Error::Compacted { requested, compacted }
+            }
             Err(error) => error,
         }
     }
@@ -485,6 +496,10 @@ impl Store for EtcdStore {
 
     fn revision(&self) -> Revision {
         self.inner.revision()
+    }
+
+    fn compacted(&self) -> Revision {
+        self.inner.compacted.load(Ordering::Acquire)
     }
 
     fn durability(&self) -> Durability {

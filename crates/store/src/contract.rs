@@ -380,6 +380,9 @@ pub trait Store: Send + Sync + 'static {
     /// store that is shared.
     fn revision(&self) -> Revision;
 
+    /// Where history begins, as far as this engine has heard: earlier revisions cannot be read.
+    fn compacted(&self) -> Revision;
+
     /// What an acknowledged write survives.
     fn durability(&self) -> Durability;
 }

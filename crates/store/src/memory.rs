@@ -240,6 +240,10 @@ impl Store for MemoryStore {
         self.inner.revision.load(Ordering::Acquire)
     }
 
+    fn compacted(&self) -> Revision {
+        self.inner.index.read().compacted()
+    }
+
     fn durability(&self) -> Durability {
         Durability::Memory
     }

@@ -190,6 +190,10 @@ impl Store for EncryptedStore {
         self.inner.revision()
     }
 
+    fn compacted(&self) -> Revision {
+        self.inner.compacted()
+    }
+
     fn durability(&self) -> Durability {
         self.inner.durability()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use skiff_store::embedded::Options;
 use skiff_store::{Expect, Store};
 
 use super::{Figure, Group, percentile, scratch_name};
@@ -27,8 +28,7 @@ async fn rounds(session: &Session, options: &Bench, folder: &std::path::Path) ->
     for writers in [1, options.clients] {
         let store = crate::server::open_store(
             &folder.join(writers.to_string()),
-            &session.clock,
-            &skiff_base::Random::system(),
+            Options::new(session.clock.clone(), skiff_base::Random::system()),
         )?;
         figures.push(round(session, options, store.clone(), writers).await?);
         store.close().await;

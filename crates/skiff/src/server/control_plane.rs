@@ -87,8 +87,8 @@ const SCHEDULER: &str = "system:kube-scheduler";
 const USER_AGENT: &str = concat!("skiff/", env!("CARGO_PKG_VERSION"));
 
 /// Opens the store in `folder`.
-pub fn open_store(folder: &Path, clock: &Clock, random: &Random) -> Result<Arc<EmbeddedStore>> {
-    let store = EmbeddedStore::open(folder, Options::new(clock.clone(), random.clone()))
+pub fn open_store(folder: &Path, options: Options) -> Result<Arc<EmbeddedStore>> {
+    let store = EmbeddedStore::open(folder, options)
         .with_context(|| format!("open the store in {}", folder.display()))?;
     Ok(Arc::new(store))
 }

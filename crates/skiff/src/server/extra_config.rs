@@ -280,7 +280,7 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "etcd-compaction-interval",
         value: "DURATION",
-        help: "How long history stays in etcd, at least; one of the servers that share it compacts.",
+        help: "How long old versions can be read, at least; of servers that share an etcd, one compacts.",
         set: |_, value| positive_duration(value).map(drop),
     },
     Flag { name: "etcd-keyfile", value: "FILE", help: "The key of etcd-certfile.", set: |_, _| Ok(()) },

@@ -143,6 +143,15 @@ impl<T: Send + Sync + 'static> Cache<T> {
         (applied > 0).then(|| self.inner.snapshot(applied))
     }
 
+    /// The items as last heard of, but not before the change at `revision`, which is one of theirs.
+    /// The store is not asked.
+    pub async fn heard(&self, revision: Revision) -> Result<Snapshot<T>, Error> {
+        self.start();
+        self.inner.wait_for(revision).await?;
+        let applied = *self.inner.applied.borrow();
+        Ok(self.inner.snapshot(applied))
+    }
+
     /// The items at `revision` or later. A revision that the store has not reached is
     /// [`Error::Future`].
     pub async fn at_least(&self, revision: Revision) -> Result<Snapshot<T>, Error> {
@@ -160,7 +169,15 @@ impl<T: Send + Sync + 'static> Cache<T> {
 
     /// The items exactly at `revision`: from a snapshot that was [kept](Cache::keep), else by
     /// taking recent changes back, else from the store's history.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] before the store's history even where memory has it still: whether a
+    /// revision can be read depends on nothing but the store.
     pub async fn at(&self, revision: Revision) -> Result<Snapshot<T>, Error> {
+        let compacted = self.inner.store.compacted();
+        if revision < compacted {
+            return Err(Error::Compacted { requested: revision, compacted });
+        }
         let latest = self.at_least(revision).await?;
         if let Some(snapshot) = self.inner.rewind(&latest, revision) {
             self.keep(&snapshot);

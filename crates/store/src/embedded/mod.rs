@@ -268,6 +268,10 @@ impl Store for EmbeddedStore {
         self.inner.revision.load(Ordering::Acquire)
     }
 
+    fn compacted(&self) -> Revision {
+        self.inner.index.read().compacted()
+    }
+
     fn durability(&self) -> Durability {
         Durability::Disk
     }
