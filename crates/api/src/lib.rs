@@ -52,6 +52,7 @@ pub mod forward;
 pub mod frame;
 pub mod health;
 pub mod kubeconfig;
+mod known;
 pub mod limits;
 pub mod meta;
 pub mod metrics;

@@ -41,6 +41,8 @@ pub struct Collection {
     pub(crate) timings: Timings,
     /// How many watches look at more than one object.
     pub(crate) watchers: std::sync::atomic::AtomicU64,
+    /// The last write of this server.
+    pub(crate) written: std::sync::atomic::AtomicU64,
     clock: Clock,
 }
 
@@ -261,7 +263,10 @@ impl Collection {
     pub async fn create(&self, namespace: &str, name: &str, value: Bytes, lease: Option<LeaseId>) -> ApiResult<Stored> {
         let put = self.store.put(self.key(namespace, name), value, Expect::Absent, lease);
         match self.timed(Operation::Create, put).await {
-            Ok(put) => Ok(self.stored(put.entry)),
+            Ok(put) => {
+                self.wrote(put.entry.mod_revision);
+                Ok(self.stored(put.entry))
+            }
             Err(Error::Conflict { .. }) => Err(ApiError::already_exists(self.qualified(), name)),
             Err(error) => Err(self.failure(error)),
         }
@@ -278,7 +283,10 @@ impl Collection {
     ) -> ApiResult<Option<Stored>> {
         let put = self.store.put(self.key(namespace, name), value, Expect::Revision(read), lease);
         match self.timed(Operation::Update, put).await {
-            Ok(put) => Ok(Some(self.stored(put.entry))),
+            Ok(put) => {
+                self.wrote(put.entry.mod_revision);
+                Ok(Some(self.stored(put.entry)))
+            }
             Err(Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(self.failure(error)),
         }
@@ -289,7 +297,10 @@ impl Collection {
     pub async fn remove(&self, namespace: &str, name: &str, read: Revision) -> ApiResult<Option<Revision>> {
         let delete = self.store.delete(self.key(namespace, name), Expect::Revision(read));
         match self.timed(Operation::Delete, delete).await {
-            Ok(deleted) => Ok(Some(deleted.revision)),
+            Ok(deleted) => {
+                self.wrote(deleted.revision);
+                Ok(Some(deleted.revision))
+            }
             Err(Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(self.failure(error)),
         }
@@ -387,6 +398,7 @@ impl Collections {
             encoded: crate::frame::Encoded::default(),
             timings: Timings::default(),
             watchers: Default::default(),
+            written: Default::default(),
             clock: self.clock.clone(),
         }
     }

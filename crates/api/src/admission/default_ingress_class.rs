@@ -37,7 +37,7 @@ impl Plugin for DefaultIngressClass {
         }
         // The newest default counts; of equally new ones the first by name.
         let mut best: Option<(String, String)> = None;
-        for item in server.collection("networking.k8s.io", "ingressclasses").list("").await? {
+        for item in server.collection("networking.k8s.io", "ingressclasses").known_list("").await? {
             let class = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
             let made = class.str_at(&["metadata", "creationTimestamp"]).to_owned();
             if meta::annotation(&class, IS_DEFAULT) == Some("true")

@@ -38,7 +38,7 @@ impl Plugin for DefaultStorageClass {
         }
         // The newest default counts; of equally new ones the first by name.
         let mut best: Option<(String, String)> = None;
-        for item in server.collection("storage.k8s.io", "storageclasses").list("").await? {
+        for item in server.collection("storage.k8s.io", "storageclasses").known_list("").await? {
             let class = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
             if !IS_DEFAULT.iter().any(|key| meta::annotation(&class, key) == Some("true")) {
                 continue;

@@ -92,7 +92,7 @@ impl Plugin for LimitRanger {
 /// The limits of one type in a namespace.
 async fn limits(server: &ApiServer, namespace: &str, ty: &str) -> ApiResult<Vec<Tree>> {
     let mut found = Vec::new();
-    for item in server.collection("", "limitranges").list(namespace).await? {
+    for item in server.collection("", "limitranges").known_list(namespace).await? {
         let range = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
         let limits = range.list_at(&["spec", "limits"]);
         found.extend(limits.iter().filter(|limit| limit.str_at(&["type"]) == ty).cloned());

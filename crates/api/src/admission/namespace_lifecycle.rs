@@ -42,8 +42,7 @@ impl Plugin for NamespaceLifecycle {
         if attributes.operation == Operation::Delete {
             return keep(attributes);
         }
-        // Read from the store itself: a namespace that is made or marked by a request that has
-        // been answered counts.
+        // A namespace that is made or marked by a request that has been answered counts.
         let namespace = attributes.subject.namespace.as_str();
         let namespaces = server.collection("", "namespaces");
         if attributes.operation == Operation::Update
@@ -51,7 +50,7 @@ impl Plugin for NamespaceLifecycle {
         {
             return Ok(());
         }
-        let Some(stored) = namespaces.get("", namespace).await? else {
+        let Some(stored) = namespaces.known_get("", namespace).await? else {
             return Err(ApiError::not_found(Qualified { group: "", name: "namespaces" }, namespace));
         };
         if attributes.operation != Operation::Create {

@@ -62,7 +62,7 @@ impl Plugin for Priority {
         let class = if wanted.is_empty() {
             global_default(server).await?
         } else {
-            let Some(stored) = server.collection(GROUP, "priorityclasses").get("", &wanted).await? else {
+            let Some(stored) = server.collection(GROUP, "priorityclasses").known_get("", &wanted).await? else {
                 return forbidden(format!("no PriorityClass with name {wanted} was found"));
             };
             read(&json::decode_untyped(&stored.value).map_err(ApiError::internal)?)
@@ -125,7 +125,7 @@ fn read(class: &Tree) -> Class {
 /// The class of pods that name none: of several defaults the lowest counts.
 async fn global_default(server: &ApiServer) -> ApiResult<Class> {
     let mut found: Option<Class> = None;
-    for item in server.collection(GROUP, "priorityclasses").list("").await? {
+    for item in server.collection(GROUP, "priorityclasses").known_list("").await? {
         let class = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
         if class.bool_at(&["globalDefault"]) == Some(true) {
             let class = read(&class);

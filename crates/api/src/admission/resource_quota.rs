@@ -55,7 +55,7 @@ impl Plugin for ResourceQuota {
         old: Option<&Tree>,
     ) -> ApiResult<()> {
         let namespace = attributes.subject.namespace.as_str();
-        let quotas = server.collection("", "resourcequotas").list(namespace).await?;
+        let quotas = server.collection("", "resourcequotas").known_list(namespace).await?;
         if quotas.is_empty() {
             return Ok(());
         }

@@ -93,7 +93,7 @@ impl Plugin for ServiceAccount {
 
 async fn account(server: &ApiServer, attributes: &Attributes<'_>, pod: &Tree, name: &str) -> ApiResult<Tree> {
     let namespace = attributes.subject.namespace.as_str();
-    match server.collection("", "serviceaccounts").get(namespace, name).await? {
+    match server.collection("", "serviceaccounts").known_get(namespace, name).await? {
         Some(stored) => json::decode_untyped(&stored.value).map_err(ApiError::internal),
         None => {
             let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");

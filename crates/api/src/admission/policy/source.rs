@@ -69,7 +69,7 @@ impl Source {
 }
 
 async fn items(server: &ApiServer, plural: &str) -> ApiResult<Vec<Arc<Item>>> {
-    server.collection(GROUP, plural).list("").await
+    server.collection(GROUP, plural).known_list("").await
 }
 
 fn is_same<T>(items: &[Arc<Item>], made: &Made<T>) -> bool {

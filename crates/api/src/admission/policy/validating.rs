@@ -211,7 +211,7 @@ async fn namespace(server: &ApiServer, attributes: &Attributes<'_>) -> ApiResult
     if name.is_empty() || registry::is(own, "", "namespaces") {
         return Ok(Tree::Null);
     }
-    let found = server.collection("", "namespaces").get("", name).await?;
+    let found = server.collection("", "namespaces").known_get("", name).await?;
     let found = found.ok_or_else(|| ApiError::not_found(Qualified { group: "", name: "namespaces" }, name))?;
     match server.registry().kind("v1", "Namespace") {
         Some(kind) => respond::served(kind.as_ref(), &found),

@@ -109,10 +109,10 @@ impl Source {
         Self { plural, ready: ArcSwap::default() }
     }
 
-    /// The hooks as of now: every configuration whose write has been answered is in them.
+    /// The hooks as of now: every configuration whose write this server has answered is in them.
     pub(super) async fn hooks(&self, server: &ApiServer) -> ApiResult<Arc<Vec<Arc<Hook>>>> {
         let collection = server.collection(GROUP, self.plural);
-        let snapshot = collection.cache().current().await.map_err(|error| collection.failure(error))?;
+        let snapshot = collection.known().await?;
         let ready = self.ready.load();
         if snapshot.is_empty() && ready.from.is_empty() {
             return Ok(Arc::clone(&ready.hooks));

@@ -161,7 +161,7 @@ pub(in crate::admission) async fn namespace_matches(
     if is_namespace && is_written && attributes.subject.subresource.is_empty() {
         return Ok(has_labels(selector, object));
     }
-    let found = server.collection("", "namespaces").get("", namespace).await?;
+    let found = server.collection("", "namespaces").known_get("", namespace).await?;
     let found = found.ok_or_else(|| ApiError::not_found(Qualified { group: "", name: "namespaces" }, namespace))?;
     let found = json::decode_untyped(&found.value).map_err(ApiError::internal)?;
     Ok(has_labels(selector, &found))
