@@ -74,14 +74,6 @@ pub async fn run(server: &Arc<ApiServer>) -> Result<(), BootstrapError> {
     Ok(())
 }
 
-/// Writes the endpoints of the `kubernetes` Service: the servers at these addresses.
-pub(crate) async fn write_endpoints(server: &Arc<ApiServer>, alive: &[IpAddr]) -> Result<(), BootstrapError> {
-    let local = server.local(UserInfo::new("system:apiserver", &[MASTERS]));
-    replace(&local, "/api/v1/namespaces/default/endpoints", &endpoints(server, alive)).await?;
-    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-    replace(&local, slices, &endpoint_slice(server, alive)).await
-}
-
 async fn send(local: &Local, method: Method, path: &str, object: &Tree) -> (StatusCode, Bytes) {
     let mut request = Request::new(Bytes::from(json::encode_untyped(object)));
     *request.method_mut() = method;
@@ -122,7 +114,8 @@ async fn ensure_role(server: &Arc<ApiServer>, local: &Local, wanted: &PolicyObje
     let Some(object) = policy::reconciled(&existing, &wanted.object) else { return Ok(()) };
     let path = format!("{path}/{name}");
     let (status, body) = send(local, Method::PUT, &path, &object).await;
-    check(&path, status, &body, &[StatusCode::OK])
+    // Who was faster is another server that starts: it adds the same.
+    check(&path, status, &body, &[StatusCode::OK, StatusCode::CONFLICT])
 }
 
 /// Makes the object unless it is there. Looked for first: what is there may hold an address that
@@ -137,14 +130,36 @@ async fn create(local: &Local, path: &str, object: &Tree) -> Result<(), Bootstra
 }
 
 /// Makes the object, or makes it what it must be: addresses may have changed since the last start.
-async fn replace(local: &Local, path: &str, object: &Tree) -> Result<(), BootstrapError> {
-    let (status, body) = send(local, Method::POST, path, object).await;
-    if status != StatusCode::CONFLICT {
-        return check(path, status, &body, &[StatusCode::CREATED]);
+pub(crate) async fn replace(local: &Local, path: &str, object: &Tree) -> Result<(), BootstrapError> {
+    let one = format!("{path}/{}", crate::meta::name(object));
+    let (status, body) = send(local, Method::GET, &one, &Tree::map()).await;
+    if status == StatusCode::NOT_FOUND {
+        let (status, body) = send(local, Method::POST, path, object).await;
+        // Another server made it meanwhile, and looks at it again soon.
+        return check(path, status, &body, &[StatusCode::CREATED, StatusCode::CONFLICT]);
     }
-    let path = format!("{path}/{}", crate::meta::name(object));
-    let (status, body) = send(local, Method::PUT, &path, object).await;
-    check(&path, status, &body, &[StatusCode::OK])
+    check(&one, status, &body, &[StatusCode::OK])?;
+    if json::decode_untyped(&body).is_ok_and(|existing| holds(&existing, object)) {
+        return Ok(());
+    }
+    let (status, body) = send(local, Method::PUT, &one, object).await;
+    check(&one, status, &body, &[StatusCode::OK])
+}
+
+/// Whether everything of `wanted` is in `existing`, lists as they are.
+fn holds(existing: &Tree, wanted: &Tree) -> bool {
+    match (existing, wanted) {
+        (Tree::Map(existing), Tree::Map(wanted)) => {
+            wanted.iter().all(|(key, value)| existing.get(key.as_str()).is_some_and(|existing| holds(existing, value)))
+        }
+        _ => existing == wanted,
+    }
+}
+
+/// Deletes the object if it is there.
+pub(crate) async fn delete(local: &Local, path: &str) -> Result<(), BootstrapError> {
+    let (status, body) = send(local, Method::DELETE, path, &Tree::map()).await;
+    check(path, status, &body, &[StatusCode::OK, StatusCode::NOT_FOUND])
 }
 
 fn check(path: &str, status: StatusCode, body: &[u8], fine: &[StatusCode]) -> Result<(), BootstrapError> {
@@ -154,7 +169,7 @@ fn check(path: &str, status: StatusCode, body: &[u8], fine: &[StatusCode]) -> Re
     Err(BootstrapError { path: path.to_owned(), status, message: String::from_utf8_lossy(body).into_owned() })
 }
 
-fn object(api_version: &'static str, kind: &'static str, namespace: &str, name: &str) -> Tree {
+pub(crate) fn object(api_version: &'static str, kind: &'static str, namespace: &str, name: &str) -> Tree {
     let mut tree = Tree::map();
     tree.set(&["apiVersion"], api_version);
     tree.set(&["kind"], kind);
@@ -196,13 +211,13 @@ fn service_cidr(server: &ApiServer) -> Tree {
     cidr
 }
 
-fn labels(tree: &mut Tree, labels: &[(&'static str, &str)]) {
+pub(crate) fn labels(tree: &mut Tree, labels: &[(&'static str, &str)]) {
     for (key, value) in labels {
         tree.set(&["metadata", "labels", key], *value);
     }
 }
 
-fn port(number: u16) -> Map {
+pub(crate) fn port(number: u16) -> Map {
     let mut port = Map::new();
     port.insert("name", "https");
     port.insert("port", i64::from(number));
@@ -220,37 +235,6 @@ fn kubernetes_service(server: &ApiServer) -> Tree {
     service.set(&["spec", "type"], "ClusterIP");
     service.set(&["spec", "sessionAffinity"], "None");
     service
-}
-
-fn endpoints(server: &ApiServer, alive: &[IpAddr]) -> Tree {
-    let mut endpoints = object("v1", "Endpoints", "default", "kubernetes");
-    labels(&mut endpoints, &[("endpointslice.kubernetes.io/skip-mirror", "true")]);
-    let address = |ip: &IpAddr| {
-        let mut address = Map::new();
-        address.insert("ip", ip.to_string());
-        Tree::Map(address)
-    };
-    let mut subset = Map::new();
-    subset.insert("addresses", alive.iter().map(address).collect::<Vec<_>>());
-    subset.insert("ports", vec![Tree::Map(port(server.config.advertise.port()))]);
-    endpoints.set(&["subsets"], vec![Tree::Map(subset)]);
-    endpoints
-}
-
-fn endpoint_slice(server: &ApiServer, alive: &[IpAddr]) -> Tree {
-    let advertise = server.config.advertise;
-    let mut slice = object("discovery.k8s.io/v1", "EndpointSlice", "default", "kubernetes");
-    labels(&mut slice, &[("kubernetes.io/service-name", "kubernetes")]);
-    slice.set(&["addressType"], if advertise.is_ipv4() { "IPv4" } else { "IPv6" });
-    let endpoint = |ip: &IpAddr| {
-        let mut endpoint = Tree::map();
-        endpoint.set(&["addresses"], vec![Tree::from(ip.to_string())]);
-        endpoint.set(&["conditions", "ready"], true);
-        endpoint
-    };
-    slice.set(&["endpoints"], alive.iter().map(endpoint).collect::<Vec<_>>());
-    slice.set(&["ports"], vec![Tree::Map(port(advertise.port()))]);
-    slice
 }
 
 #[cfg(test)]

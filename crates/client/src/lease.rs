@@ -46,23 +46,28 @@ struct Election {
 
 impl Election {
     async fn run(mut self, leads: watch::Sender<bool>) {
-        let mut renewed = Timestamp::EPOCH;
+        let set = |holds: bool| leads.send_if_modified(|leads| std::mem::replace(leads, holds) != holds);
+        let clock = self.clock.clone();
+        let mut renewed = None;
         loop {
-            match self.attempt().await {
-                Ok(holds) => {
-                    if holds {
-                        renewed = self.clock.now();
-                    }
-                    leads.send_if_modified(|leads| std::mem::replace(leads, holds) != holds);
+            // A server that hangs must not make a holder out of who no longer is one.
+            let began = clock.instant();
+            let left = RENEW_DEADLINE.saturating_sub(renewed.map_or(Duration::ZERO, |at| began.duration_since(at)));
+            let attempt = tokio::time::timeout(left.max(RETRY), self.attempt()).await;
+            match attempt {
+                Ok(Ok(holds)) => {
+                    // Others count from when it was written, which is not before this.
+                    renewed = holds.then_some(began);
+                    set(holds);
                 }
-                Err(error) => {
-                    tracing::debug!(lease = self.candidate.name, %error, "lease not renewed");
-                    if self.clock.now().since(renewed) >= RENEW_DEADLINE {
-                        leads.send_if_modified(|leads| std::mem::replace(leads, false));
-                    }
-                }
+                Ok(Err(error)) => tracing::debug!(lease = self.candidate.name, %error, "lease not renewed"),
+                Err(_) => tracing::debug!(lease = self.candidate.name, "lease not renewed in time"),
             }
-            self.clock.sleep(RETRY).await;
+            if renewed.is_none_or(|at| at.elapsed() + RETRY > RENEW_DEADLINE) {
+                renewed = None;
+                set(false);
+            }
+            clock.sleep(RETRY).await;
         }
     }
 

@@ -88,8 +88,8 @@ const USER_AGENT: &str = concat!("skiff/", env!("CARGO_PKG_VERSION"));
 
 /// Opens the store in `folder`.
 pub fn open_store(folder: &Path, options: Options) -> Result<Arc<EmbeddedStore>> {
-    let store = EmbeddedStore::open(folder, options)
-        .with_context(|| format!("open the store in {}", folder.display()))?;
+    let store =
+        EmbeddedStore::open(folder, options).with_context(|| format!("open the store in {}", folder.display()))?;
     Ok(Arc::new(store))
 }
 

@@ -93,10 +93,9 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
     // Nothing here needs the other: the slowest decides.
     let folder = profile.data().join("store");
     let opening = {
-        let (cluster, extra) = (profile.settings.cluster_id.clone(), extra_config.clone());
-        let (clock, random) = (clock.clone(), random.clone());
+        let (extra, clock, random) = (extra_config.clone(), clock.clone(), random.clone());
         tokio::task::spawn_blocking(move || {
-            tokio::runtime::Handle::current().block_on(Storage::open(folder, &cluster, &extra, clock, random))
+            tokio::runtime::Handle::current().block_on(Storage::open(folder, &extra, clock, random))
         })
     };
     let building = images::open(profile, &clock, &random);
@@ -128,7 +127,7 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
     let plane = reporter
         .step(&clock, Step::Api, async {
             let parts = Parts {
-                cluster: profile.settings.cluster_id.clone(),
+                cluster: storage.cluster(profile).to_owned(),
                 authority: certificates.authority.clone(),
                 serving: certificates.serving.clone(),
                 front_proxy: certificates.front_proxy.clone(),
@@ -152,13 +151,15 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
         .step(&clock, Step::Controllers, async {
             let controllers = tasks.group("controllers");
             if storage.is_shared() {
-                let identity = format!("{}_{}", profile.node_name(), random.uuid());
+                // Only one server of a profile lives, so the next one goes on with what this one held.
+                let identity = format!("{}_{}", profile.node_name(), profile.settings.cluster_id);
                 plane.compete(&certificates.signer, &clock, &random, &controllers, &identity)?;
             } else {
                 // Nobody else opens the store, so there is nobody to compete with.
                 plane.start_controllers(&certificates.signer, &clock, &random, &controllers)?;
             }
-            addons::dns(&plane.admin, profile.node_address(), skiff_net::dns::PORT).await?;
+            let node = storage.is_shared().then(|| profile.node_name());
+            addons::dns(&plane.admin, profile.node_address(), skiff_net::dns::PORT, node.as_deref()).await?;
             addons::cluster_info(&plane.admin, &profile.server_url(), &certificates.authority).await?;
             Ok(((), None))
         })

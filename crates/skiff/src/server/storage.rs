@@ -7,12 +7,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use skiff_base::{Clock, Random, Tasks};
 use skiff_etcd::{EtcdStore, Facade, Keys, PREFIX, Settings, Tls};
-use skiff_store::embedded::EmbeddedStore;
+use skiff_store::embedded::{EmbeddedStore, Options};
 use skiff_store::{Limits, Store};
 
 use super::extra_config::{self, ExtraConfig};
 use super::open_store;
 use crate::profile::Profile;
+
+/// What keys begin with inside the servers that share an etcd. It is never stored, but encrypted
+/// values are bound to whole keys, so all must have the same.
+const SHARED: &str = "etcd";
 
 /// The store of a server.
 pub enum Storage {
@@ -27,24 +31,19 @@ impl Storage {
     ///
     /// # Errors
     /// When a flag is no good, its file cannot be read, or the store cannot be opened.
-    pub async fn open(
-        folder: PathBuf,
-        cluster: &str,
-        extra: &ExtraConfig,
-        clock: Clock,
-        random: Random,
-    ) -> Result<Self> {
-        let Some(servers) = extra.value("etcd-servers") else {
-            let path = folder.clone();
-            let opened = tokio::task::spawn_blocking(move || open_store(&path, &clock, &random)).await;
-            return Ok(Self::Embedded(opened.context("open the store")??, folder));
-        };
-        let endpoints: Vec<String> = servers.split(',').map(|server| server.trim().to_owned()).collect();
-        let keys = Keys::kubernetes(extra.value("etcd-prefix").unwrap_or(PREFIX), cluster)?;
+    pub async fn open(folder: PathBuf, extra: &ExtraConfig, clock: Clock, random: Random) -> Result<Self> {
         let mut limits = Limits::default();
         if let Some(age) = extra.value("etcd-compaction-interval") {
             limits.history_age = extra_config::positive_duration(age).context("etcd-compaction-interval")?;
         }
+        let Some(servers) = extra.value("etcd-servers") else {
+            let path = folder.clone();
+            let options = Options { limits, ..Options::new(clock, random) };
+            let opened = tokio::task::spawn_blocking(move || open_store(&path, options)).await;
+            return Ok(Self::Embedded(opened.context("open the store")??, folder));
+        };
+        let endpoints: Vec<String> = servers.split(',').map(|server| server.trim().to_owned()).collect();
+        let keys = Keys::kubernetes(extra.value("etcd-prefix").unwrap_or(PREFIX), SHARED)?;
         let settings = Settings { tls: tls(extra)?, limits, ..Settings::new(endpoints, keys, clock) };
         let store = EtcdStore::open(settings).await.with_context(|| format!("reach etcd at {servers}"))?;
         Ok(Self::Etcd(Arc::new(store)))
@@ -56,6 +55,11 @@ impl Storage {
             Self::Embedded(store, _) => store.clone(),
             Self::Etcd(store) => store.clone(),
         }
+    }
+
+    /// The cluster's identity in stored keys.
+    pub fn cluster<'a>(&self, profile: &'a Profile) -> &'a str {
+        if self.is_shared() { SHARED } else { &profile.settings.cluster_id }
     }
 
     /// Whether other servers may use it too.
@@ -82,7 +86,7 @@ impl Storage {
         let socket = profile.etcd_socket();
         let facade = Facade {
             store: store.clone(),
-            keys: Keys::kubernetes(PREFIX, &profile.settings.cluster_id)?,
+            keys: Keys::kubernetes(PREFIX, self.cluster(profile))?,
             name: profile.name.clone(),
             folder: Some(folder.clone()),
             clock: clock.clone(),
