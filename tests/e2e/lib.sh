@@ -11,6 +11,7 @@ SKIFF=${SKIFF:-$root/target/$(rustc -vV | sed -n 's/^host: //p')/release/skiff}
 work=$(mktemp -d)
 profile=e2e-$(basename "$0" .sh)-$$
 more=() # further profiles of the script
+background=() # processes of the script that its clusters need, killed after them
 export KUBECONFIG=$work/kubeconfig
 passed=0
 failed=0
@@ -187,6 +188,7 @@ finish() {
     for name in "$profile" ${more[@]+"${more[@]}"}; do
         "$SKIFF" -p "$name" delete >/dev/null 2>&1 || true
     done
+    kill -9 ${background[@]+"${background[@]}"} 2>/dev/null || true
     rm -rf "$work"
     exit $code
 }
