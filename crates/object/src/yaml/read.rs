@@ -16,6 +16,9 @@ use crate::yaml::resolve::resolve;
 /// How many values aliases may add. A few lines of nested aliases could otherwise fill all memory.
 const ALIASED_VALUES_MAX: usize = 100_000;
 
+/// How many values anchors may keep for aliases. Anchors around anchors keep the innermost once each.
+const ANCHORED_VALUES_MAX: usize = 1_000_000;
+
 /// Reads an object of type `ty`: its canonical tree, and the fields that were ignored.
 ///
 /// # Errors
@@ -82,6 +85,7 @@ enum Progress {
 struct Reader {
     open: Vec<Open>,
     anchors: HashMap<usize, Tree>,
+    anchored: usize,
     aliased: usize,
     root: Option<Tree>,
     issues: Issues,
@@ -100,6 +104,8 @@ enum Content {
         seen: KeySet,
         /// The key whose value comes next.
         key: Option<String>,
+        /// Whether that key is a plain `<<`; in quotes it is a key like any other.
+        merges: bool,
         /// What `<<` named, to be merged at the end: own keys come first.
         merge: Vec<Tree>,
     },
@@ -110,11 +116,17 @@ impl Reader {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar(&text, style, tag.as_deref())?;
-                self.value(value, anchor, Some(text.as_ref()), span)?;
+                self.value(value, anchor, Some(style), span)?;
             }
             Event::SequenceStart(anchor, _) => self.begin(anchor, Content::List(Vec::new()))?,
             Event::MappingStart(anchor, _) => {
-                let content = Content::Map { map: Map::new(), seen: KeySet::default(), key: None, merge: Vec::new() };
+                let content = Content::Map {
+                    map: Map::new(),
+                    seen: KeySet::default(),
+                    key: None,
+                    merges: false,
+                    merge: Vec::new(),
+                };
                 self.begin(anchor, content)?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -151,9 +163,13 @@ impl Reader {
         Ok(())
     }
 
-    /// A complete value, or a key. `written` is how a scalar stands in the text.
-    fn value(&mut self, value: Tree, anchor: usize, written: Option<&str>, span: Span) -> Result<(), DecodeError> {
+    /// A complete value, or a key. `style` is how a scalar stands in the text.
+    fn value(&mut self, value: Tree, anchor: usize, style: Option<ScalarStyle>, span: Span) -> Result<(), DecodeError> {
         if anchor > 0 {
+            self.anchored += value.size();
+            if self.anchored > ANCHORED_VALUES_MAX {
+                return Err(syntax("document contains excessive aliasing"));
+            }
             self.anchors.insert(anchor, value.clone());
         }
         let Some(open) = self.open.last_mut() else {
@@ -162,10 +178,14 @@ impl Reader {
         };
         match &mut open.content {
             Content::List(items) => items.push(value),
-            Content::Map { key: slot @ None, .. } => *slot = Some(key(&value, written)?),
-            Content::Map { map, seen, key, merge } => {
+            Content::Map { key: slot @ None, merges, .. } => {
+                let key = key(&value, style.is_some())?;
+                *merges = key == "<<" && style == Some(ScalarStyle::Plain);
+                *slot = Some(key);
+            }
+            Content::Map { map, seen, key, merges, merge } => {
                 let key = key.take().unwrap_or_default();
-                if key == "<<" {
+                if *merges {
                     merge.push(value);
                     return Ok(());
                 }
@@ -206,13 +226,13 @@ impl Content {
 }
 
 /// A key as JSON has it: `true` and `8` become text.
-fn key(value: &Tree, written: Option<&str>) -> Result<String, DecodeError> {
+fn key(value: &Tree, is_scalar: bool) -> Result<String, DecodeError> {
     Ok(match value {
         Tree::Str(text) => text.to_string(),
         Tree::Bool(value) => value.to_string(),
         Tree::Int(number) => number.to_string(),
         Tree::Float(number) => number.to_string(),
-        Tree::Null if written.is_some() => "null".to_owned(),
+        Tree::Null if is_scalar => "null".to_owned(),
         Tree::Null | Tree::List(_) | Tree::Map(_) => return Err(syntax("unsupported map key: a list or a map")),
     })
 }
@@ -274,6 +294,20 @@ mod tests {
             text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
         }
         assert!(json(&text).contains("excessive aliasing"));
+    }
+
+    #[test]
+    fn anchors_around_anchors_do_not_fill_memory() {
+        let levels = 200;
+        let open: String = (0..levels).map(|level| format!("&a{level} [")).collect();
+        let text = format!("{open}{}{}", "1,".repeat(10_000), "]".repeat(levels));
+        assert!(json(&text).contains("excessive aliasing"));
+        assert!(json("a: &a [1]\nb: *a\n").contains("\"b\":[1]"));
+    }
+
+    #[test]
+    fn a_merge_key_in_quotes_is_a_key() {
+        assert_eq!(json("'<<': {x: 1}\n\"<<\": {z: 1}\n"), r#"{"<<":{"z":1}}"#.replace('<', "\\u003c"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub fn encode_untyped(tree: &Tree) -> Vec<u8> {
         Tree::Map(map) if !map.is_empty() => write_map(&mut out, map, 0),
         Tree::List(items) if !items.is_empty() => list(&mut out, items, 0),
         other => {
-            inline(&mut out, other, 0);
+            inline(&mut out, other, 2);
             out.push('\n');
         }
     }
@@ -87,7 +87,8 @@ fn scalar(out: &mut String, text: &str, place: Place, indent: usize) {
     if text.contains('\n') && place == Place::Value && block_fits {
         return literal(out, text, indent);
     }
-    let means_text = matches!(resolve(text), Tree::Str(_)) && !is_sexagesimal(text) && !is_timestamp(text);
+    let means_text =
+        matches!(resolve(text), Tree::Str(_)) && !is_sexagesimal(text) && !is_timestamp(text) && text != "<<";
     if !printable || text.contains('\n') || !means_text {
         double_quoted(out, text);
     } else if is_plain(text) {
@@ -217,10 +218,15 @@ mod tests {
             tree.set(&["map"], Tree::Map([(skiff_key(text), Tree::Null)].into_iter().collect()));
             let yaml = encode_untyped(&tree);
             let shown = String::from_utf8_lossy(&yaml).into_owned();
-            if text == "<<" {
-                continue;
-            }
             assert_eq!(decode_untyped(&yaml), Ok(tree), "{text:?} as {shown}");
+        }
+    }
+
+    #[test]
+    fn a_text_alone_is_indented_like_any_other() {
+        for text in ["one\ntwo", " lead\nx", "\n\n x\n"] {
+            let yaml = encode_untyped(&text.into());
+            assert_eq!(decode_untyped(&yaml), Ok(text.into()), "{}", String::from_utf8_lossy(&yaml));
         }
     }
 
