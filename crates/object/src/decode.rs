@@ -1,6 +1,6 @@
 //! What all decoders share: limits, errors, what they report, and the leaves.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 
 use base64::Engine as _;
@@ -41,34 +41,40 @@ pub enum DecodeError {
 
 /// Puts an entry into a map that is being read; whether the key was there already.
 pub(crate) fn put(map: &mut Map, seen: &mut KeySet, key: Key, value: Tree) -> Result<bool, DecodeError> {
-    let repeated = seen.repeats(map, key.as_str());
-    if repeated {
-        map.insert(key, value);
-    } else if map.len() >= KEYS_MAX {
-        return Err(DecodeError::TooManyKeys);
-    } else {
-        map.push_unchecked(key, value);
+    if let Some(place) = seen.place(map, key.as_str()) {
+        map.set_at(place, value);
+        return Ok(true);
     }
-    Ok(repeated)
+    if map.len() >= KEYS_MAX {
+        return Err(DecodeError::TooManyKeys);
+    }
+    map.push_unchecked(key, value);
+    Ok(false)
 }
 
 /// Finds repeated keys: by comparing while there are few, by hashing from then on.
 #[derive(Default)]
-pub(crate) struct KeySet(HashSet<Box<str>>);
+pub(crate) struct KeySet(HashMap<Box<str>, usize>);
 
 impl KeySet {
     /// Above so many keys, hashing is cheaper.
     const LINEAR_MAX: usize = 32;
 
-    /// Whether `key` is in `map`, of which every key was asked for here first.
-    fn repeats(&mut self, map: &Map, key: &str) -> bool {
+    /// Where `key` is in `map`, of which every key was asked for here first; one that is new will be put behind the
+    /// others. A body of nothing but repetitions must not search the map for each.
+    fn place(&mut self, map: &Map, key: &str) -> Option<usize> {
         if map.len() < Self::LINEAR_MAX {
-            return map.contains_key(key);
+            return map.position(key);
         }
         if self.0.is_empty() {
-            self.0 = map.keys().map(|key| key.as_str().into()).collect();
+            self.0 = map.keys().enumerate().map(|(place, key)| (key.as_str().into(), place)).collect();
         }
-        !self.0.insert(key.into())
+        let Some(place) = self.0.get(key).copied() else {
+            self.0.insert(key.into(), map.len());
+            return None;
+        };
+        // A field that was met twice has been taken out, and others have moved up.
+        if map.is_at(place, key) { Some(place) } else { map.position(key) }
     }
 }
 
@@ -265,6 +271,8 @@ pub(crate) fn leaf(scalar: Scalar, value: Tree) -> Result<Tree, Unfit> {
         (Scalar::Quantity, Tree::Str(text)) => quantity(&text),
         (Scalar::Quantity, Tree::Int(number)) => quantity(&number.to_string()),
         (Scalar::Quantity, Tree::Float(number)) => quantity(&number.to_string()),
+        // Go's zero time is no time.
+        (Scalar::Time | Scalar::MicroTime, Tree::Str(text)) if Time::parse(&text) == Ok(Time::ZERO) => Ok(Tree::Null),
         (Scalar::Time, Tree::Str(text)) => match Time::parse(&text) {
             Ok(time) if time.nanos == 0 && text.len() == 20 && text.ends_with('Z') => Ok(Tree::Str(text)),
             Ok(time) => Ok(time.rfc3339().into()),

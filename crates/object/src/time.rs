@@ -17,6 +17,8 @@ pub struct Time {
 
 const NANOS: i64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
+/// The years that RFC 3339 can write, 0 to 9999.
+const WRITABLE_SECONDS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
 
 /// A text is no time, in Go's words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -27,6 +29,14 @@ pub struct TimeError {
 }
 
 impl Time {
+    /// Go's zero time, the start of the year 1: a time that was never set.
+    pub const ZERO: Self = Self { seconds: -62_135_596_800, nanos: 0 };
+
+    /// Whether the year is one that [`Time::rfc3339`] writes so that [`Time::parse`] reads it.
+    pub fn is_writable(self) -> bool {
+        WRITABLE_SECONDS.contains(&self.seconds)
+    }
+
     /// From nanoseconds since 1970.
     pub const fn from_nanos(nanos: i64) -> Self {
         Self { seconds: nanos.div_euclid(NANOS), nanos: nanos.rem_euclid(NANOS) as u32 }
@@ -164,7 +174,9 @@ impl Reader<'_> {
             }
         }
         let seconds = days(year, month, day) * DAY_SECONDS + hour * 3_600 + minute * 60 + second - offset;
-        Ok(Time { seconds, nanos })
+        // The offset can lead out of what can be written again.
+        let time = Time { seconds, nanos };
+        if time.is_writable() { Ok(time) } else { Err("year out of range".to_owned()) }
     }
 
     fn fraction(&mut self) -> u32 {

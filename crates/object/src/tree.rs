@@ -145,6 +145,21 @@ impl Map {
         self.0.push((key, value));
     }
 
+    /// Where `key` is.
+    pub(crate) fn position(&self, key: &str) -> Option<usize> {
+        self.0.iter().position(|(name, _)| name == key)
+    }
+
+    /// Whether the key at `place` is `key`.
+    pub(crate) fn is_at(&self, place: usize, key: &str) -> bool {
+        self.0.get(place).is_some_and(|(name, _)| name == key)
+    }
+
+    /// Replaces the value at a place of [`Map::position`].
+    pub(crate) fn set_at(&mut self, place: usize, value: Tree) {
+        self.0[place].1 = value;
+    }
+
     /// The value of `key`, put there as `default` first when it was absent.
     pub fn entry_or(&mut self, key: impl Into<Key>, default: impl FnOnce() -> Tree) -> &mut Tree {
         let key = key.into();

@@ -389,7 +389,15 @@ fn drop_new_nulls(result: &mut Tree, merged: &Tree, config: Option<&Tree>) {
             }
             !value.is_null() || before.is_null()
         }),
-        // Items have moved up where others went; nothing in a list was null before.
+        (Tree::List(result), Tree::List(merged)) if result.len() == merged.len() => {
+            let mut before = merged.iter();
+            result.retain_mut(|value| {
+                let before = before.next().unwrap_or(&Tree::Null);
+                drop_new_nulls(value, before, None);
+                !value.is_null() || before.is_null()
+            });
+        }
+        // Items have moved up where others went, and which was null before cannot be told.
         (Tree::List(result), Tree::List(_)) => result.retain_mut(|value| {
             drop_nulls(value);
             !value.is_null()

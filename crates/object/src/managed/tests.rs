@@ -270,6 +270,15 @@ fn objects_as_deep_as_allowed_fit_the_stack() {
 }
 
 #[test]
+fn a_null_in_a_list_stays_there() {
+    let mut world = World::new();
+    for second in [1, 2] {
+        world.apply("me", second, r#"{"plain":[null,{"name":null}],"any":[null]}"#, false).unwrap();
+        assert_eq!(world.body(), json(r#"{"plain":[null,{"name":null}],"any":[null]}"#));
+    }
+}
+
+#[test]
 fn reset_fields_are_nobodys() {
     let mut world = World::new();
     world.reset = FieldSet::of_fields(&[&["labels"]]);

@@ -6,6 +6,8 @@
 
 pub mod envelope;
 mod read;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod write;
 

@@ -17,7 +17,10 @@ use crate::tree::{Key, Map, Tree};
 /// # Errors
 /// When the bytes are no such message or nested too deep.
 pub fn decode(bytes: &[u8], schema: &Schema, ty: TypeId) -> Result<Tree, DecodeError> {
-    Reader { schema, depth: 0 }.message(bytes, ty)
+    let tree = Reader { schema, depth: 0 }.message(bytes, ty)?;
+    // A list of messages is one level here and two in JSON, and embedded JSON counts from its own start: whatever is
+    // read must be readable as JSON, which is what is stored.
+    if tree.depth() > DEPTH_MAX { Err(DecodeError::TooDeep) } else { Ok(tree) }
 }
 
 #[derive(Clone, Copy)]
@@ -147,7 +150,7 @@ impl Reader<'_> {
             Scalar::Int32 => Tree::Int((varint(value)? as i32).into()),
             Scalar::Int64 => Tree::Int(varint(value)? as i64),
             Scalar::Double => match value {
-                Value::Fixed64(bits) => double(f64::from_bits(bits)),
+                Value::Fixed64(bits) => double(f64::from_bits(bits))?,
                 _ => return Err(wrong_layout()),
             },
             Scalar::Bytes => STANDARD.encode(bytes_of(value)?).into(),
@@ -204,9 +207,12 @@ fn text(value: Value<'_>) -> Result<String, DecodeError> {
 }
 
 /// Whole numbers are written without a fraction, as Go does.
-fn double(number: f64) -> Tree {
+fn double(number: f64) -> Result<Tree, DecodeError> {
+    if !number.is_finite() {
+        return Err(DecodeError::Type(format!("json: unsupported value: {number}")));
+    }
     let whole = number as i64;
-    if whole as f64 == number && number.abs() < 1e15 { Tree::Int(whole) } else { Tree::Float(number) }
+    Ok(if whole as f64 == number && number.abs() < 1e15 { Tree::Int(whole) } else { Tree::Float(number) })
 }
 
 fn quantity(bytes: &[u8]) -> Result<Tree, DecodeError> {
@@ -246,7 +252,11 @@ fn instant(bytes: &[u8]) -> Result<Option<Time>, DecodeError> {
         return Ok(None);
     }
     let nanos = u32::try_from(nanos.unwrap_or_default()).unwrap_or_default().min(999_999_999);
-    Ok(Some(Time { seconds: seconds.unwrap_or_default(), nanos }))
+    let time = Time { seconds: seconds.unwrap_or_default(), nanos };
+    if !time.is_writable() {
+        return Err(DecodeError::Type("year outside of range [0,9999]".to_owned()));
+    }
+    Ok(Some(time).filter(|time| *time != Time::ZERO))
 }
 
 /// The whole numbers in fields 1 and 2.
