@@ -11,6 +11,7 @@ use crate::respond::View;
 use crate::server::ApiServer;
 use crate::storage::Collection;
 
+pub mod continue_token;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;

@@ -1,13 +1,11 @@
 //! `list`: selectors, chunks, and which revision is read.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Response;
-use serde::{Deserialize, Serialize};
 use skiff_store::Error;
 use skiff_store::cache::Snapshot;
 
 use super::Subject;
+use super::continue_token::ContinueToken;
 use crate::body::Body;
 use crate::chain::Call;
 use crate::custom;
@@ -17,51 +15,6 @@ use crate::respond::{self, ListMeta};
 use crate::selection::Selection;
 use crate::server::ApiServer;
 use crate::storage::{Item, Stored};
-
-/// Where a list goes on: upstream's token, base64 of JSON.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-struct Continue {
-    v: String,
-    /// The revision of the list; -1 for "whatever is current", after it expired.
-    rv: i64,
-    /// The key to begin with, relative to the collection.
-    start: String,
-}
-
-const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-
-impl Continue {
-    fn new(rv: i64, last: &[u8]) -> Self {
-        // The next key after the last one given out, as upstream writes it.
-        Self { v: TOKEN_VERSION.into(), rv, start: format!("{}\0", String::from_utf8_lossy(last)) }
-    }
-
-    /// The last key that was given out.
-    fn after(&self) -> &[u8] {
-        let start = self.start.as_bytes();
-        start.strip_suffix(b"\0").unwrap_or(start)
-    }
-
-    fn encode(&self) -> String {
-        serde_json::to_vec(self).map(|json| URL_SAFE_NO_PAD.encode(json)).unwrap_or_default()
-    }
-
-    fn decode(text: &str) -> ApiResult<Self> {
-        let invalid = |why: String| ApiError::bad_request(format!("continue key is not valid: {why}"));
-        let json = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(error.to_string()))?;
-        let token: Self = serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;
-        if token.v != TOKEN_VERSION {
-            return Err(invalid(format!("server does not recognize this encoded version {:?}", token.v)));
-        }
-        if token.rv == 0 {
-            return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()));
-        }
-        if token.start.is_empty() || token.start.split('/').any(|part| part == "..") {
-            return Err(invalid("encoded start key empty or invalid".into()));
-        }
-        Ok(token)
-    }
-}
 
 /// Lists objects.
 pub async fn list(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResult<Response<Body>> {
@@ -83,7 +36,7 @@ pub async fn collect(
 ) -> ApiResult<(Vec<Stored>, ListMeta)> {
     let token = match options.continue_token.as_str() {
         "" => None,
-        text => Some(Continue::decode(text)?),
+        text => Some(ContinueToken::decode(text)?),
     };
     let snapshot = snapshot(subject, options, token.as_ref()).await?;
     let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
@@ -108,7 +61,7 @@ pub async fn collect(
         selected(snapshot.range(&prefix, after.as_deref()).map(|(_, item)| &**item), subject, selection, limit)
     };
     if let Some(last) = items.last().filter(|_| left > 0) {
-        meta.continue_token = Continue::new(i64::try_from(meta.revision).unwrap_or(-1), &last.key).encode();
+        meta.continue_token = ContinueToken::new(i64::try_from(meta.revision).unwrap_or(-1), &last.key).encode();
         meta.remaining = everything.then(|| i64::try_from(left).unwrap_or(i64::MAX));
         subject.collection.cache().keep(&snapshot);
     }
@@ -137,14 +90,18 @@ fn selected<I: std::ops::Deref<Target = Item>>(
 }
 
 /// The objects at the revision that the options ask for.
-async fn snapshot(subject: &Subject, options: &ListOptions, token: Option<&Continue>) -> ApiResult<Snapshot<Item>> {
+async fn snapshot(
+    subject: &Subject,
+    options: &ListOptions,
+    token: Option<&ContinueToken>,
+) -> ApiResult<Snapshot<Item>> {
     let cache = subject.collection.cache();
     let failure = |error| subject.collection.failure(error);
     if let Some(token) = token {
         if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
         }
-        return match u64::try_from(token.rv) {
+        return match u64::try_from(token.revision()) {
             Ok(revision) => cache.at(revision).await.map_err(|error| continue_failure(subject, token, error)),
             Err(_) => cache.current().await.map_err(failure),
         };
@@ -161,7 +118,7 @@ async fn snapshot(subject: &Subject, options: &ListOptions, token: Option<&Conti
     if exact { cache.at(version).await.map_err(failure) } else { cache.at_least(version).await.map_err(failure) }
 }
 
-fn continue_failure(subject: &Subject, token: &Continue, error: Error) -> ApiError {
+fn continue_failure(subject: &Subject, token: &ContinueToken, error: Error) -> ApiError {
     if !matches!(error, Error::Compacted { .. }) {
         return subject.collection.failure(error);
     }
@@ -171,25 +128,6 @@ fn continue_failure(subject: &Subject, token: &Continue, error: Error) -> ApiErr
          the results. Continuing with the provided token results in an inconsistent list - objects that were \
          created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    let inconsistent = Continue { v: token.v.clone(), rv: -1, start: token.start.clone() };
-    expired.continue_token = Some(inconsistent.encode());
+    expired.continue_token = Some(token.inconsistent().encode());
     expired
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_upstreams_and_junk_is_refused() {
-        let token = Continue::new(7, b"ns/a");
-        assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
-        assert_eq!(
-            String::from_utf8(URL_SAFE_NO_PAD.decode(token.encode()).unwrap()).unwrap(),
-            "{\"v\":\"meta.k8s.io/v1\",\"rv\":7,\"start\":\"ns/a\\u0000\"}"
-        );
-        for junk in ["x", "e30", "!!"] {
-            assert!(Continue::decode(junk).unwrap_err().message.starts_with("continue key is not valid: "));
-        }
-    }
 }
