@@ -89,7 +89,12 @@ impl<'a> Writer<'a> {
 }
 
 /// The canonical stored bytes of a served object.
+///
+/// # Errors
+/// 400 when they could not be read again: patches add keys, and entries of `managedFields` nest deeper than the fields
+/// they name.
 pub fn encode_stored(kind: &dyn Kind, object: &Tree) -> ApiResult<Bytes> {
+    skiff_object::decode::check(object).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mut object = object.clone();
     object.unset(&["metadata", "resourceVersion"]);
     kind.to_stored(&mut object);

@@ -39,6 +39,30 @@ pub enum DecodeError {
     TooManyKeys,
 }
 
+/// Checks that a tree keeps the limits of decoders, so that what is written of it can be read.
+///
+/// # Errors
+/// When it is too deep, or an object has too many keys.
+pub fn check(tree: &Tree) -> Result<(), DecodeError> {
+    check_below(tree, DEPTH_MAX)
+}
+
+fn check_below(tree: &Tree, levels: usize) -> Result<(), DecodeError> {
+    let deeper = || levels.checked_sub(1).ok_or(DecodeError::TooDeep);
+    match tree {
+        Tree::List(items) => {
+            let levels = deeper()?;
+            items.iter().try_for_each(|item| check_below(item, levels))
+        }
+        Tree::Map(map) if map.len() > KEYS_MAX => Err(DecodeError::TooManyKeys),
+        Tree::Map(map) => {
+            let levels = deeper()?;
+            map.values().try_for_each(|value| check_below(value, levels))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Puts an entry into a map that is being read; whether the key was there already.
 pub(crate) fn put(map: &mut Map, seen: &mut KeySet, key: Key, value: Tree) -> Result<bool, DecodeError> {
     if let Some(place) = seen.place(map, key.as_str()) {

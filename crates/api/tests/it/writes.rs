@@ -307,3 +307,24 @@ async fn deletecollection_deletes_what_a_list_would_give() {
     let left = api.get(CONFIG_MAPS).await.tree();
     assert_eq!(left.list_at(&["items"]).len(), 1);
 }
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_stored() {
+    let api = api().await;
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let mut outcomes = Vec::new();
+    for levels in [100, 500, 506, 508, 509, 510, 511] {
+        let data = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        let body = format!(r#"{{"metadata":{{"name":"of-{levels}"}},"revision":1,"data":{data}}}"#);
+        let made = api.post(revisions, &body).await;
+        // The entries of managedFields nest deeper than the fields they name.
+        if made.status.is_success() {
+            assert_eq!(api.get(&format!("{revisions}/of-{levels}")).await.line(), "200", "{levels} levels");
+            assert_eq!(api.get(revisions).await.line(), "200", "{levels} levels");
+        } else {
+            assert_eq!(made.line(), "400 BadRequest: exceeded max depth", "{levels} levels");
+        }
+        outcomes.push(made.status.is_success());
+    }
+    assert_eq!((outcomes[0], outcomes[6]), (true, false));
+}

@@ -245,6 +245,20 @@ fn a_body_of_repetitions_is_read_in_one_pass() {
 }
 
 #[test]
+fn what_keeps_the_limits_can_be_read_again() {
+    use crate::decode::{DEPTH_MAX, KEYS_MAX, check};
+    let deep = |levels: usize| (0..levels).fold(Tree::Int(1), |inner, _| Tree::List(vec![inner]));
+    let wide = |keys: usize| {
+        let mut map = Map::new();
+        (0..keys).for_each(|key| map.push_unchecked(Key::from(key.to_string()), Tree::Null));
+        Tree::Map(map)
+    };
+    for tree in [deep(DEPTH_MAX), deep(DEPTH_MAX + 1), wide(KEYS_MAX), wide(KEYS_MAX + 1)] {
+        assert_eq!(check(&tree), decode_untyped(&encode_untyped(&tree)).map(|_| ()));
+    }
+}
+
+#[test]
 fn the_zero_time_is_no_time_and_years_beyond_four_digits_are_refused() {
     let typed =
         |text: &str| decode(text.as_bytes(), &schema(), ROOT).map(|(tree, _)| tree.at(&["spec", "when"]).cloned());

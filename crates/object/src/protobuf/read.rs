@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::decode::{DEPTH_MAX, DecodeError, KeySet, keeps, put};
+use crate::decode::{self, DEPTH_MAX, DecodeError, KeySet, keeps, put};
 use crate::json;
 use crate::protobuf::wire::{Fields, Value, malformed};
 use crate::schema::{Either, Or, Scalar, Schema, Shape, StructType, TypeId, Wire};
@@ -20,7 +20,7 @@ pub fn decode(bytes: &[u8], schema: &Schema, ty: TypeId) -> Result<Tree, DecodeE
     let tree = Reader { schema, depth: 0 }.message(bytes, ty)?;
     // A list of messages is one level here and two in JSON, and embedded JSON counts from its own start: whatever is
     // read must be readable as JSON, which is what is stored.
-    if tree.depth() > DEPTH_MAX { Err(DecodeError::TooDeep) } else { Ok(tree) }
+    decode::check(&tree).map(|()| tree)
 }
 
 #[derive(Clone, Copy)]
