@@ -7,30 +7,8 @@ command -v kubectl >/dev/null || {
     echo "kubectl is missing: aggregation was not tried"
     exit 0
 }
-SERVERS=${SERVERS:-$(dirname "$SKIFF")/skiff-test-servers}
-[ -x "$SERVERS" ] || fail "$SERVERS is missing; build it with: cargo build --release -p skiff-test-servers"
+need_servers
 k() { kubectl --request-timeout=30s "$@"; }
-
-# servers_image NAME FILE: busybox, the servers and the libraries they are linked to.
-servers_image() {
-    local library
-    busybox_image "$1" "$2"
-    cp "$SERVERS" "$work/image/root/bin/servers"
-    for library in $(ldd "$SERVERS" | grep -oE '/[^ ]+'); do
-        mkdir -p "$work/image/root$(dirname "$library")"
-        cp -L "$library" "$work/image/root$library"
-    done
-    local layer config box=$work/image
-    rm "$box"/*.json "$box/layer.tar"
-    tar -C "$box/root" --owner=0 --group=0 --numeric-owner -cf "$box/layer.tar" .
-    layer=$(sha256sum "$box/layer.tar" | cut -d' ' -f1)
-    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
-        "$(dpkg --print-architecture)" "$layer" >"$box/config.json"
-    config=$(sha256sum "$box/config.json" | cut -d' ' -f1)
-    mv "$box/config.json" "$box/$config.json"
-    printf '[{"Config":"%s.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$config" "$1" >"$box/manifest.json"
-    tar -C "$box" -cf "$2" manifest.json "$config.json" layer.tar
-}
 
 ok "up" "$SKIFF" -p "$profile" up
 servers_image servers.local/servers:1 "$work/servers.tar"

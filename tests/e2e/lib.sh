@@ -130,6 +130,64 @@ EOF
     tar -C "$box" -cf "$file" manifest.json "$config.json" layer.tar
 }
 
+# need_servers: the binary of tests/servers, which SERVERS may name.
+need_servers() {
+    SERVERS=${SERVERS:-$(dirname "$SKIFF")/skiff-test-servers}
+    [ -x "$SERVERS" ] || fail "$SERVERS is missing; build it with: cargo build --release -p skiff-test-servers"
+}
+
+# servers_image NAME FILE: busybox, the servers and the libraries they are linked to.
+servers_image() {
+    local library
+    busybox_image "$1" "$2"
+    cp "$SERVERS" "$work/image/root/bin/servers"
+    for library in $(ldd "$SERVERS" | grep -oE '/[^ ]+'); do
+        mkdir -p "$work/image/root$(dirname "$library")"
+        cp -L "$library" "$work/image/root$library"
+    done
+    local layer config box=$work/image
+    rm "$box"/*.json "$box/layer.tar"
+    tar -C "$box/root" --owner=0 --group=0 --numeric-owner -cf "$box/layer.tar" .
+    layer=$(sha256sum "$box/layer.tar" | cut -d' ' -f1)
+    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+        "$(dpkg --print-architecture)" "$layer" >"$box/config.json"
+    config=$(sha256sum "$box/config.json" | cut -d' ' -f1)
+    mv "$box/config.json" "$box/$config.json"
+    printf '[{"Config":"%s.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$config" "$1" >"$box/manifest.json"
+    tar -C "$box" -cf "$2" manifest.json "$config.json" layer.tar
+}
+
+# serve_pods NAMESPACE SUBCOMMAND: a Deployment and a Service of that name, port 443, over a server
+# of tests/servers with the certificate in the Secret tls.
+serve_pods() {
+    kubectl apply -f - >"$work/out" 2>&1 <<YAML || broken "apply $2: $(cat "$work/out")"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: $2, namespace: $1}
+spec:
+  selector: {matchLabels: {app: $2}}
+  template:
+    metadata: {labels: {app: $2}}
+    spec:
+      containers:
+        - name: server
+          image: servers.local/servers:1
+          imagePullPolicy: Never
+          command: [servers, $2, /tls, "8443"]
+          ports: [{name: https, containerPort: 8443}]
+          readinessProbe: {httpGet: {scheme: HTTPS, port: https, path: /readyz}, periodSeconds: 1}
+          volumeMounts: [{name: tls, mountPath: /tls}]
+      volumes: [{name: tls, secret: {secretName: tls}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: $2, namespace: $1}
+spec:
+  selector: {app: $2}
+  ports: [{port: 443, targetPort: https}]
+YAML
+}
+
 # cluster_id PROFILE: the six digits that are in every name the cluster gives to kernel objects.
 cluster_id() {
     sed -n 's/.*"clusterId": *"\([0-9a-f]*\)".*/\1/p' "/var/lib/skiff/$1/profile.json"

@@ -12,25 +12,20 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-use crate::{cluster, tls};
+use crate::cluster;
+use crate::serve::{Body, Identity, body, json_answer, serve};
 
 const GROUP: &str = "wardle.example.com";
 const VERSION: &str = "v1alpha1";
 const CONFIG_MAP: &str = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
 /// Changes a slow watcher may be behind.
 const CHANGES_MAX: usize = 256;
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 struct Server {
     /// Names of front proxies; empty for any that its authority signed.
@@ -50,37 +45,14 @@ pub(crate) async fn run(folder: &Path, port: u16) -> Result<()> {
     let map = cluster::get(CONFIG_MAP).await.context("find out who may speak for others")?;
     let data = |key: &str| map["data"][key].as_str().unwrap_or_default().to_owned();
     let allowed = serde_json::from_str(&data("requestheader-allowed-names")).unwrap_or_default();
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls(folder, &data("requestheader-client-ca-file"))?);
+    let identity = Identity::new(folder).believing(data("requestheader-client-ca-file"));
     let server = Arc::new(Server { allowed, state: Mutex::default(), changes: broadcast::channel(CHANGES_MAX).0 });
-    let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     println!("serving {GROUP}/{VERSION} on port {port}");
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let (acceptor, server) = (acceptor.clone(), Arc::clone(&server));
-        tokio::spawn(async move {
-            let Ok(stream) = acceptor.accept(stream).await else { return };
-            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let proxy = chain.first().and_then(|certificate| common_name(certificate));
-            let service = service_fn(move |request| {
-                let (server, proxy) = (Arc::clone(&server), proxy.clone());
-                async move { Ok::<_, Infallible>(server.answer(request, proxy.as_deref()).await) }
-            });
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            drop(builder.serve_connection(TokioIo::new(stream), service).await);
-        });
-    }
-}
-
-fn common_name(certificate: &[u8]) -> Option<String> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    certificate.subject().iter_common_name().next()?.as_str().ok().map(str::to_owned)
-}
-
-fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut answer = Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync());
-    *answer.status_mut() = status;
-    answer.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
-    answer
+    serve(port, identity, move |call| {
+        let server = Arc::clone(&server);
+        async move { server.answer(call.request, call.client.as_deref()).await }
+    })
+    .await
 }
 
 fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
@@ -215,11 +187,6 @@ impl Server {
         answer.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
         answer
     }
-}
-
-async fn body(request: Request<Incoming>) -> Option<Value> {
-    let bytes = request.into_body().collect().await.ok()?.to_bytes();
-    serde_json::from_slice(&bytes).ok().filter(Value::is_object)
 }
 
 fn resources() -> Value {

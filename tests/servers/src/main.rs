@@ -1,23 +1,22 @@
 //! Servers that run as pods in the end-to-end tests: what users extend a cluster with.
 //!
-//! `certificates` makes an authority and a serving certificate; `aggregated` is an API server
-//! behind an APIService ([`aggregated`]).
+//! `certificates` makes an authority and a serving certificate; `aggregated` is an API server behind an APIService
+//! ([`aggregated`]), `admission` are webhooks ([`admission`]), `conversion` converts a custom resource
+//! ([`conversion`]).
 
 // These are programs of their own, not parts of Skiff: they have no clock and no tasks to be given.
 #![allow(clippy::disallowed_methods)]
 
+mod admission;
 mod aggregated;
 mod cluster;
+mod conversion;
+mod serve;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 #[derive(Parser)]
 enum Command {
@@ -35,6 +34,20 @@ enum Command {
         /// The port.
         port: u16,
     },
+    /// Admission webhooks.
+    Admission {
+        /// Where tls.crt and tls.key lie.
+        folder: PathBuf,
+        /// The port.
+        port: u16,
+    },
+    /// A conversion webhook.
+    Conversion {
+        /// Where tls.crt and tls.key lie.
+        folder: PathBuf,
+        /// The port.
+        port: u16,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -42,6 +55,8 @@ async fn main() -> Result<()> {
     match Command::parse() {
         Command::Certificates { name, folder } => certificates(&name, &folder),
         Command::Aggregated { folder, port } => aggregated::run(&folder, port).await,
+        Command::Admission { folder, port } => admission::run(&folder, port).await,
+        Command::Conversion { folder, port } => conversion::run(&folder, port).await,
     }
 }
 
@@ -60,24 +75,4 @@ fn certificates(name: &str, folder: &std::path::Path) -> Result<()> {
     std::fs::write(folder.join("tls.crt"), certificate.pem())?;
     std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
     Ok(())
-}
-
-/// TLS with the certificate of `folder` that welcomes clients of `client_authority` (PEM).
-fn tls(folder: &std::path::Path, client_authority: &str) -> Result<Arc<ServerConfig>> {
-    let chain = CertificateDer::pem_file_iter(folder.join("tls.crt"))?.collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(folder.join("tls.key"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(client_authority.as_bytes()) {
-        roots.add(certificate?)?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .context("use the client authority")?;
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
-    Ok(Arc::new(config))
 }
