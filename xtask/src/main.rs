@@ -6,6 +6,7 @@ mod discovery;
 mod etcd;
 mod go_shapes;
 mod goldens;
+mod operations;
 mod pack;
 mod proto;
 mod resources;
@@ -25,6 +26,7 @@ fn main() -> Result<()> {
         (Some("discovery"), Some(folder)) => discovery::run(&folder),
         (Some("etcd"), Some(folder)) => etcd::run(&folder),
         (Some("go-shapes"), Some(folder)) => go_shapes::run(&folder),
+        (Some("operations"), Some(folder)) => operations::run(&folder),
         (Some("resources"), Some(folder)) => resources::run(&folder),
         (Some("schema-pack"), Some(folder)) => pack::run(&folder),
         (Some("fmt"), None) => tidy::format(),
@@ -32,7 +34,7 @@ fn main() -> Result<()> {
         (Some("generated"), Some(folder)) => pack::check(&folder).and_then(|()| resources::check(&folder)),
         (Some("goldens"), Some(folder)) => goldens::run(&folder),
         _ => bail!(
-            "usage: cargo xtask conformance|cri|discovery|etcd|generated|go-shapes|goldens|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
+            "usage: cargo xtask conformance|cri|discovery|etcd|generated|go-shapes|goldens|operations|resources|schema-pack FOLDER, or cargo xtask fmt|tidy"
         ),
     }
 }
