@@ -226,8 +226,7 @@ impl Wanted {
         let text = options::first(query, "labelSelector").unwrap_or_default();
         let labels = match text.as_str() {
             "" => label::Selector::everything(),
-            text => label::Selector::parse(text)
-                .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?,
+            text => label::Selector::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))?,
         };
         Ok(Self { labels, name: options::name_selector(query) })
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
-use skiff_kinds::custom::CustomKind;
 use skiff_kinds::{Kind, Verb};
 
 use crate::body::Body;
@@ -36,8 +35,9 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Respons
     if info.verb.is_empty() && info.subresource != "proxy" {
         return Err(ApiError::method_not_allowed());
     }
-    if let Some(warning) = kind.custom().and_then(CustomKind::deprecation) {
+    if let Some(warning) = kind.deprecation() {
         call.warn(warning);
+        call.annotate("k8s.io/deprecated", "true");
     }
     let subject = subject(server, Arc::clone(kind), &call)?;
     if !subject.subresource.is_empty() {

@@ -32,8 +32,7 @@ impl Selection {
     pub fn parse(kind: &dyn Kind, labels: &str, fields: &str) -> ApiResult<Self> {
         let labels = match labels {
             "" => label::Selector::everything(),
-            text => label::Selector::parse(text)
-                .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?,
+            text => label::Selector::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))?,
         };
         let fields = match fields {
             "" => field::Selector::everything(),

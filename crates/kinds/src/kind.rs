@@ -129,6 +129,11 @@ pub trait Kind: Send + Sync {
         Vec::new()
     }
 
+    /// What clients of this kind are told with every answer: that it is deprecated, and what to use.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+
     /// The columns of its table.
     fn columns(&self) -> Cow<'_, [Column]> {
         Cow::Borrowed(table::DEFAULT_COLUMNS)

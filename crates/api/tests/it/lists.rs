@@ -32,8 +32,27 @@ async fn selectors_choose() {
     assert_eq!(names(&api, "?labelSelector=!i").await, "");
     assert_eq!(names(&api, "?fieldSelector=metadata.name%3Dc2").await, "c2");
     assert_eq!(names(&api, "?fieldSelector=metadata.name!%3Dc2,metadata.namespace%3Ddefault").await, "c0 c1 c3 c4");
-    assert!(names(&api, "?labelSelector=a%20b").await.starts_with("400 BadRequest: unable to parse requirement: "));
+    assert_eq!(
+        names(&api, "?labelSelector=a%20b").await,
+        "400 BadRequest: unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"
+    );
     assert!(names(&api, "?fieldSelector=spec.x%3Dy").await.starts_with("400 BadRequest: "));
+}
+
+#[tokio::test]
+async fn deprecated_kinds_say_so_with_every_answer() {
+    let api = api().await;
+    let warning = async |method: Method, path: &str| {
+        let answer = api.send(method, path, &[], b"").await;
+        answer.headers.get("warning").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    let endpoints = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    assert_eq!(warning(Method::GET, "/api/v1/endpoints").await, endpoints);
+    assert_eq!(warning(Method::GET, "/api/v1/namespaces/default/endpoints/none").await, endpoints);
+    assert_eq!(warning(Method::DELETE, "/api/v1/namespaces/default/endpoints/none").await, endpoints);
+    let statuses = "299 - \"v1 ComponentStatus is deprecated in v1.19+\"";
+    assert_eq!(warning(Method::GET, "/api/v1/componentstatuses").await, statuses);
+    assert_eq!(warning(Method::GET, "/api/v1/configmaps").await, "");
 }
 
 #[tokio::test]

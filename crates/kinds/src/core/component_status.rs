@@ -10,4 +10,8 @@ impl Kind for ComponentStatus {
     fn facts(&self) -> &Facts {
         &self.0
     }
+
+    fn deprecation(&self) -> Option<&str> {
+        Some("v1 ComponentStatus is deprecated in v1.19+")
+    }
 }

@@ -34,6 +34,10 @@ impl Kind for Endpoints {
         }
     }
 
+    fn deprecation(&self) -> Option<&str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+
     fn columns(&self) -> Cow<'_, [Column]> {
         Cow::Borrowed(COLUMNS)
     }
