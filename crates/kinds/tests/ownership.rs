@@ -2,6 +2,7 @@
 
 use skiff_kinds::Kind;
 use skiff_object::managed::set::FieldSet;
+use skiff_object::managed::versions::OnePath;
 use skiff_object::managed::{self, ApplyError, Request};
 use skiff_object::patch::strategic;
 use skiff_object::time::Time;
@@ -23,6 +24,7 @@ fn request<'a>(kind: &'a dyn Kind, manager: &'a str, reset: &'a FieldSet) -> Req
         kind: kind.facts().kind.as_str(),
         subresource: "",
         reset,
+        versions: &OnePath,
         manager,
         now: Time::parse("2026-01-01T00:00:00Z").expect("a time"),
     }
@@ -32,7 +34,7 @@ fn created(kind: &dyn Kind, text: &str) -> Tree {
     let mut object = tree(text);
     kind.default(&mut object);
     let reset = FieldSet::of_fields(&[&["status"]]);
-    managed::update(&request(kind, "kubectl-create", &reset), None, &mut object);
+    managed::update(&request(kind, "kubectl-create", &reset), None, &mut object).expect("one version");
     object
 }
 

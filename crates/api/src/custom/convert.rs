@@ -19,6 +19,7 @@ use crate::errors::{ApiError, ApiResult};
 use crate::outbound::{Address, Limits, Target, Trust};
 use crate::server::ApiServer;
 use crate::storage::Stored;
+use crate::verbs::Subject;
 use crate::write::encode_stored;
 
 /// Upstream gives a conversion webhook as long.
@@ -147,6 +148,19 @@ pub fn is_unchanged(kind: &dyn Kind, object: &Tree, current: &Stored) -> bool {
             new.unset(&["metadata", "resourceVersion"]);
             old == new
         })
+}
+
+/// Whether an object lies in another version than its definition stores by now: the next write puts it into that
+/// one, changed or not, which is how a storage version is left behind.
+///
+/// # Errors
+/// When the object cannot be read.
+pub async fn is_outdated(subject: &Subject) -> ApiResult<bool> {
+    let Some((custom, _)) = webhook(subject.kind.as_ref()) else { return Ok(false) };
+    let Some(stored) = subject.collection.get(&subject.namespace, &subject.name).await? else { return Ok(false) };
+    let object = json::decode_untyped(&stored.value)
+        .map_err(|error| ApiError::internal(format!("decode a stored object: {error}")))?;
+    Ok(object.str_at(&["apiVersion"]) != custom.stored_api_version())
 }
 
 fn failure(message: String) -> ApiError {

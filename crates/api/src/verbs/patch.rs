@@ -82,7 +82,7 @@ pub async fn apply(writer: &Writer<'_>, patch: &Patch) -> ApiResult<(Stored, boo
             return Err(subject.not_found());
         };
         let old = respond::served(writer.kind(), &current)?;
-        let new = patched(writer, patch, &old)?;
+        let new = patched(writer, patch, &old).await?;
         let new = update::check_place(new, subject)?;
         // A patch that carries a resourceVersion means exactly that version.
         update::check_preconditions(writer, &new, &old, &current)?;
@@ -95,9 +95,9 @@ pub async fn apply(writer: &Writer<'_>, patch: &Patch) -> ApiResult<(Stored, boo
 }
 
 /// What `old` becomes by `patch`.
-fn patched(writer: &Writer<'_>, patch: &Patch, old: &Tree) -> ApiResult<Tree> {
+async fn patched(writer: &Writer<'_>, patch: &Patch, old: &Tree) -> ApiResult<Tree> {
     if patch.kind == PatchType::Apply {
-        return fields::apply(writer, &patch.tree, Some(old));
+        return fields::apply(writer, &patch.tree, Some(old)).await;
     }
     let (schema, ty) = (writer.kind().schema(), writer.kind().facts().ty);
     decode_patched(writer, merge(patch, old, schema, ty)?)
@@ -155,7 +155,7 @@ async fn create_by_apply(writer: &Writer<'_>, patch: &Patch) -> ApiResult<Stored
             ),
         ));
     }
-    let object = fields::apply(writer, &patch.tree, None)?;
+    let object = fields::apply(writer, &patch.tree, None).await?;
     let object = update::check_place(object, subject)?;
     create::write_new(writer, object, ChangeKind::Apply).await
 }

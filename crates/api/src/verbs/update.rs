@@ -146,7 +146,7 @@ pub async fn store_change(
     keep_metadata(&mut new, old);
     kind.default(&mut new);
     if change == ChangeKind::Update {
-        fields::on_update(writer, &mut new, old);
+        fields::on_update(writer, &mut new, old).await;
     }
     let rounds = Rounds::default();
     let attributes = Attributes {
@@ -200,11 +200,12 @@ async fn finish(
     }
     let is_unchanged = custom::convert::is_unchanged(writer.kind(), new, current);
     let value = if is_unchanged { current.value.clone() } else { writer.encode(new).await? };
-    if value == current.value && !subject.collection.is_stale(&subject.namespace, &subject.name).await? {
+    let is_stale = async || subject.collection.is_stale(&subject.namespace, &subject.name).await;
+    if value == current.value && !is_stale().await? && !custom::convert::is_outdated(subject).await? {
         // Nothing changed: no write, no event, the same version.
         return Ok(Some(current.clone()));
     }
-    // What is stored with a key of before is written anew, changed or not.
+    // What is stored with a key or in a version of before is written anew, changed or not.
     let value = if is_unchanged { writer.encode(new).await? } else { value };
     if writer.options.dry_run {
         return Ok(Some(writer.unstored(value, current.revision)));

@@ -9,7 +9,7 @@ use http::{Method, Request, Response};
 use parking_lot::Mutex;
 use skiff_object::{Tree, json};
 
-use crate::custom::{BOATS, DEFINITIONS, definition, establish, event, version};
+use crate::custom::{BOATS, DEFINITIONS, definition, establish, event, until, version};
 use crate::remote::{Remote, answering};
 use crate::support::{Api, api};
 use crate::webhooks::{self, Hooks};
@@ -123,6 +123,63 @@ async fn every_verb_crosses_versions() {
     let gone = api.delete(&format!("{BOATS_V2}/c")).await;
     assert_eq!(gone.line(), "200");
     assert_eq!(api.get(BOATS).await.tree().list_at(&["items"]).len(), 2);
+}
+
+#[tokio::test]
+async fn a_write_of_the_same_object_moves_it_to_the_storage_version() {
+    let api = api().await;
+    let (remote, webhook) = served(&api).await;
+    assert_eq!(api.post(BOATS, &boat("v1", "a", r#"{"host":"x:1"}"#)).await.line(), "201");
+    let storage = r#"[{"op":"replace","path":"/spec/versions/0/storage","value":false},
+        {"op":"replace","path":"/spec/versions/1/storage","value":true}]"#;
+    assert_eq!(api.patch("json", &format!("{DEFINITIONS}/boats.sea.io"), storage).await.line(), "200");
+    let one = format!("{BOATS_V2}/a");
+    let hash = skiff_api::custom::storage_version_hash("sea.io", "v2", "Boat");
+    until(&api, "/apis/sea.io/v2", |answer| String::from_utf8_lossy(&answer.body).contains(&hash)).await;
+    let put = async || {
+        let read = api.get(&one).await;
+        let written = api.put(&one, std::str::from_utf8(&read.body).unwrap()).await;
+        assert_eq!(written.line(), "200");
+        written.at(&["metadata", "resourceVersion"]) != read.at(&["metadata", "resourceVersion"])
+    };
+    assert!(put().await, "it lies in v1");
+    assert!(!put().await, "it lies in v2");
+    webhook.sizes.lock().clear();
+    drop(remote);
+    assert_eq!(api.get(&one).await.at(&["spec", "port"]), "1");
+    assert!(webhook.sizes.lock().is_empty());
+}
+
+#[tokio::test]
+async fn owners_of_fields_are_known_in_the_version_they_wrote() {
+    let api = api().await;
+    let (_remote, _webhook) = served(&api).await;
+    let apply = async |version: &str, manager: &str, spec: &str| {
+        let path = format!("/apis/sea.io/{version}/namespaces/default/boats/a?fieldManager={manager}");
+        api.patch("apply", &path, &boat(version, "a", spec)).await
+    };
+    let owners = async || {
+        let read = api.get(&format!("{BOATS}/a")).await.tree();
+        let entries = read.list_at(&["metadata", "managedFields"]).iter().map(|entry| {
+            let fields = String::from_utf8(json::encode_untyped(entry.at(&["fieldsV1", "f:spec"]).unwrap())).unwrap();
+            format!("{} {} {fields}", entry.str_at(&["manager"]), entry.str_at(&["apiVersion"]))
+        });
+        let mut entries: Vec<String> = entries.collect();
+        entries.sort();
+        entries
+    };
+    assert_eq!(apply("v1", "one", r#"{"host":"x:1"}"#).await.line(), "201");
+    // The port of v2 is part of the host of v1.
+    let refused = apply("v2", "two", r#"{"port":"2"}"#).await;
+    assert_eq!(refused.line(), "409 Conflict: Apply failed with 1 conflict: conflict with \"one\": .spec.host");
+    assert_eq!(apply("v2", "one", r#"{"host":"x","port":"3"}"#).await.line(), "200");
+    assert_eq!(owners().await, [r#"one sea.io/v2 {"f:host":{},"f:port":{}}"#]);
+    // An update through v1 takes from the owners of v2 what it changes there.
+    let update = format!("{BOATS}/a?fieldManager=three");
+    assert_eq!(api.patch("merge", &update, r#"{"spec":{"host":"x:4"}}"#).await.line(), "200");
+    let now = owners().await;
+    assert!(now.contains(&r#"one sea.io/v2 {"f:host":{}}"#.to_owned()), "{now:?}");
+    assert!(now.contains(&r#"three sea.io/v1 {"f:host":{}}"#.to_owned()), "{now:?}");
 }
 
 #[tokio::test]

@@ -171,11 +171,6 @@ impl CustomKind {
         self.terminating
     }
 
-    /// What clients of this version are told with every answer.
-    pub fn deprecation(&self) -> Option<&str> {
-        self.deprecation.as_deref()
-    }
-
     /// `openAPIV3Schema` as the definition has it.
     pub fn structure(&self) -> Tree {
         let version = self.version(self.facts.version.as_str());
@@ -201,6 +196,11 @@ impl CustomKind {
     /// Whether the schema has been compiled, which keeps memory.
     pub fn is_compiled(&self) -> bool {
         self.compiled.get().is_some()
+    }
+
+    /// Whether the definition has a version of this name, served or not.
+    pub fn has_version(&self, name: &str) -> bool {
+        !self.version(name).is_null()
     }
 
     fn version(&self, name: &str) -> Tree {
@@ -290,6 +290,10 @@ impl Kind for CustomKind {
 
     fn custom(&self) -> Option<&CustomKind> {
         Some(self)
+    }
+
+    fn deprecation(&self) -> Option<&str> {
+        self.deprecation.as_deref()
     }
 
     fn schema(&self) -> &Schema {

@@ -5,23 +5,22 @@
 //! removes what the same manager applied before and does not any more.
 //!
 //! Map, in reading order: [`set`] (sets of paths, `FieldsV1`), [`typed`] (objects as apply sees
-//! them), `view` (objects as Go holds them), `entries` (the entries of `managedFields`), then
-//! [`update`] and [`apply`] here.
-//!
-//! Limits: entries written in another version of the same kind are compared by the paths of the
-//! version of this request.
+//! them), `view` (objects as Go holds them), `entries` (the entries of `managedFields`), [`versions`]
+//! (owners of fields in other versions), then [`update`] and [`apply`] here.
 
 mod entries;
 mod items;
 pub mod set;
 pub mod typed;
+pub mod versions;
 mod view;
 
 use std::fmt::Write as _;
 
 use entries::{Owned, Owner, Owners};
 use set::FieldSet;
-use typed::{Comparison, Typed};
+use typed::Typed;
+use versions::{Changes, Lenses, Pending, Versions};
 
 use crate::schema::{Schema, TypeId};
 use crate::time::Time;
@@ -51,6 +50,8 @@ pub struct Request<'a> {
     pub subresource: &'a str,
     /// Fields that this path resets: nobody owns them through it.
     pub reset: &'a FieldSet,
+    /// The other versions of the kind.
+    pub versions: &'a (dyn Versions + Sync),
     /// Who writes.
     pub manager: &'a str,
     /// When.
@@ -69,6 +70,15 @@ pub enum ApplyError {
     /// The configuration does not fit its type, or the object cannot be merged: 500, as upstream.
     #[error("{0}")]
     Unmergeable(String),
+    /// It has to be done again once the objects that [`Versions`] noted are converted.
+    #[error("objects have to be converted first")]
+    Pending,
+}
+
+impl From<Pending> for ApplyError {
+    fn from(Pending: Pending) -> Self {
+        Self::Pending
+    }
 }
 
 /// Fields that others own, in order.
@@ -179,24 +189,43 @@ fn owners_before(request: &Request<'_>, live: Option<&Tree>, new: &Tree) -> Owne
 
 /// Notes in `new`, which is about to take the place of `live` (or to be created), who changed what.
 ///
-/// Never fails: what cannot be tracked leaves the entries as they were.
-pub fn update(request: &Request<'_>, live: Option<&Tree>, new: &mut Tree) {
+/// What cannot be tracked leaves the entries as they were.
+///
+/// # Errors
+/// When objects have to be converted first; `new` is as it was.
+pub fn update(request: &Request<'_>, live: Option<&Tree>, new: &mut Tree) -> Result<(), Pending> {
     let owners = owners_before(request, live, new);
+    let entries = entries_of(new).map(<[Tree]>::to_vec);
     new.unset(&["metadata", "managedFields"]);
     let tracked = !owners.0.is_empty() || live.is_none();
-    let owners = if tracked { track_update(request, live, new, owners, request.manager) } else { owners };
-    set_entries(new, &owners);
+    let owners = if tracked { track_update(request, live, new, owners, request.manager) } else { Ok(owners) };
+    match owners {
+        Ok(owners) => set_entries(new, &owners),
+        Err(Pending) => {
+            if let Some(entries) = entries {
+                new.set(&["metadata", "managedFields"], entries);
+            }
+            return Err(Pending);
+        }
+    }
+    Ok(())
 }
 
-fn track_update(request: &Request<'_>, live: Option<&Tree>, new: &Tree, mut owners: Owners, manager: &str) -> Owners {
+fn track_update(
+    request: &Request<'_>,
+    live: Option<&Tree>,
+    new: &Tree,
+    mut owners: Owners,
+    manager: &str,
+) -> Result<Owners, Pending> {
     let typed = Typed::new(request.schema, request.ty);
+    let lenses = Lenses::new(request, &owners, live)?;
     let new_view = view::as_go(request.schema, request.ty, new);
     let live_view = view::as_go(request.schema, request.ty, live.unwrap_or(&Tree::map()));
-    reconcile(&typed, &mut owners, &live_view);
-    let comparison = typed.compare(&live_view, &new_view).without(request.reset);
-    let touched = comparison.modified.union(&comparison.added);
-    disown(&mut owners, &comparison, &touched, None);
-    let mine = touched.difference(&untracked());
+    lenses.reconcile(&live_view, &mut owners);
+    let changes = lenses.changes(typed.compare(&live_view, &new_view).without(request.reset), new)?;
+    disown(&mut owners, &changes, None);
+    let mine = changes.here.touched().difference(&untracked());
     if !mine.is_empty() {
         let owner = Owner::updater(manager, request.api_version, request.subresource);
         let set = owners.0.get(&owner).map_or_else(|| mine.clone(), |owned| owned.set.union(&mine));
@@ -204,23 +233,18 @@ fn track_update(request: &Request<'_>, live: Option<&Tree>, new: &Tree, mut owne
         owners.0.insert(owner, Owned { set, api_version: request.api_version.into(), time });
     }
     owners.cap();
-    owners
+    Ok(owners)
 }
 
 /// Takes from everybody but `except` what changed hands or is gone.
-fn disown(owners: &mut Owners, comparison: &Comparison, touched: &FieldSet, except: Option<&Owner>) {
+fn disown(owners: &mut Owners, changes: &Changes, except: Option<&Owner>) {
     for (owner, owned) in &mut owners.0 {
         if except != Some(owner) {
-            owned.set = owned.set.difference(touched).difference(&comparison.removed);
+            let seen = changes.seen_by(owned);
+            owned.set = owned.set.difference(&seen.touched()).difference(&seen.removed);
         }
     }
     owners.0.retain(|_, owned| !owned.set.is_empty());
-}
-
-fn reconcile(typed: &Typed<'_>, owners: &mut Owners, live: &Tree) {
-    for owned in owners.0.values_mut() {
-        owned.set = typed.reconcile(&owned.set, live);
-    }
 }
 
 /// Applies `config` to `live` (or to nothing) and gives the object to store, its entries included.
@@ -238,7 +262,7 @@ pub fn apply(request: &Request<'_>, live: Option<&Tree>, config: &Tree, force: b
             .map_err(|error| ApplyError::Unmergeable(format!("failed to decode managed fields: {error}")))?,
         None => Owners::default(),
     };
-    let before = before_apply(request, live, owners);
+    let before = before_apply(request, live, owners)?;
     let first = apply_once(request, &live_object, config, before.clone(), force);
     let (mut object, owners) = match first {
         Err(ApplyError::Conflict(conflicts)) if request.manager == KUBECTL => {
@@ -292,14 +316,14 @@ fn named(request: &Request<'_>, object: &Tree) -> String {
 }
 
 /// An object that nobody tracked so far belongs to nobody in particular.
-fn before_apply(request: &Request<'_>, live: Option<&Tree>, owners: Owners) -> Owners {
+fn before_apply(request: &Request<'_>, live: Option<&Tree>, owners: Owners) -> Result<Owners, Pending> {
     match live {
         Some(live) if owners.0.is_empty() => {
             let mut untouched = live.clone();
             untouched.unset(&["metadata", "managedFields"]);
             track_update(request, None, &untouched, owners, BEFORE_FIRST_APPLY)
         }
-        _ => owners,
+        _ => Ok(owners),
     }
 }
 
@@ -313,8 +337,9 @@ fn apply_once(
     let typed = Typed::new(request.schema, request.ty);
     let mut live = live.clone();
     live.unset(&["metadata", "managedFields"]);
+    let lenses = Lenses::new(request, &owners, Some(&live))?;
     let live_view = view::as_go(request.schema, request.ty, &live);
-    reconcile(&typed, &mut owners, &live_view);
+    lenses.reconcile(&live_view, &mut owners);
     let mut config = config.clone();
     config.unset(&["metadata", "managedFields"]);
     let merged = typed
@@ -326,17 +351,21 @@ fn apply_once(
     let time = before.as_ref().and_then(|owned| owned.time.clone());
     owners.0.insert(me.clone(), Owned { set, api_version: request.api_version.into(), time });
     let object = match before {
-        Some(before) if !before.set.is_empty() => prune(&typed, merged, &config, &owners, &before.set),
+        Some(before) if !before.set.is_empty() => {
+            let mut object = lenses.prune(&merged, &owners, &before)?;
+            drop_new_nulls(&mut object, &merged, Some(&config));
+            object
+        }
         _ => merged,
     };
     let object_view = view::as_go(request.schema, request.ty, &object);
-    let comparison = typed.compare(&live_view, &object_view).without(request.reset);
-    let touched = comparison.modified.union(&comparison.added);
-    let conflicts = conflicts(&owners, &me, &touched);
+    let here = typed.compare(&live_view, &object_view).without(request.reset);
+    let changes = lenses.changes(here, &object)?;
+    let conflicts = conflicts(&owners, &me, &changes);
     if !force && !conflicts.0.is_empty() {
         return Err(ApplyError::Conflict(conflicts));
     }
-    disown(&mut owners, &comparison, &touched, Some(&me));
+    disown(&mut owners, &changes, Some(&me));
     if let Some(mine) = owners.0.get_mut(&me) {
         mine.set = mine.set.difference(&untracked());
         if object_view != live_view {
@@ -349,31 +378,13 @@ fn apply_once(
     Ok((if object_view == live_view { live } else { object }, owners))
 }
 
-fn conflicts(owners: &Owners, me: &Owner, touched: &FieldSet) -> Conflicts {
+fn conflicts(owners: &Owners, me: &Owner, changes: &Changes) -> Conflicts {
     let mut out = Vec::new();
     for (owner, owned) in owners.0.iter().filter(|(owner, _)| *owner != me) {
-        let paths = owned.set.intersection(touched).paths();
+        let paths = owned.set.intersection(&changes.seen_by(owned).touched()).paths();
         out.extend(paths.into_iter().map(|path| (owner.clone(), path)));
     }
     Conflicts(out)
-}
-
-/// Removes what the manager applied last time and not this time, unless somebody else owns it.
-fn prune(typed: &Typed<'_>, merged: Tree, config: &Tree, owners: &Owners, last: &FieldSet) -> Tree {
-    let last = typed.with_named_fields(last);
-    let pruned = typed.remove(&merged, &last);
-    let owned = owners.0.values().fold(FieldSet::new(), |all, owned| all.union(&owned.set));
-    let merged_set = typed.with_named_fields(&typed.field_set(&merged));
-    // What others (or the new configuration) own comes back …
-    let pruned_set = typed.with_named_fields(&typed.field_set(&pruned));
-    let keep = pruned_set.union(&typed.with_named_fields(&owned));
-    let pruned = typed.remove(&merged, &merged_set.difference(&keep));
-    // … and so does what nobody owns: only what this manager had may go.
-    let pruned_set = typed.with_named_fields(&typed.field_set(&pruned));
-    let gone = merged_set.difference(&pruned_set).intersection(&last);
-    let mut result = typed.remove(&merged, &gone);
-    drop_new_nulls(&mut result, &merged, Some(config));
-    result
 }
 
 /// Containers that lost everything are gone, unless the configuration has them empty; nulls that

@@ -23,6 +23,7 @@ impl World {
             kind: "Thing",
             subresource: "",
             reset: &self.reset,
+            versions: &versions::OnePath,
             manager,
             now: Time { seconds: second, nanos: 0 },
         }
@@ -31,7 +32,7 @@ impl World {
     fn update(&mut self, manager: &str, second: i64, object: &str) {
         let mut new = json(object);
         let live = self.live.clone();
-        update(&self.request(manager, second), live.as_ref(), &mut new);
+        update(&self.request(manager, second), live.as_ref(), &mut new).expect("one version");
         if let Some(old) = &live {
             keep_times(&mut new, old);
         }
@@ -225,7 +226,7 @@ fn entries_can_be_reset_and_stay_so() {
     let mut new = world.live.clone().unwrap();
     new.set(&["metadata", "managedFields"], Tree::List(vec![Tree::map()]));
     let live = world.live.clone();
-    update(&world.request("two", 2), live.as_ref(), &mut new);
+    update(&world.request("two", 2), live.as_ref(), &mut new).expect("one version");
     assert_eq!(new.at(&["metadata", "managedFields"]), None);
     world.live = Some(new);
     world.update("three", 3, &thing(r#"{"replicas":3}"#));

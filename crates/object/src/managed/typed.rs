@@ -30,6 +30,11 @@ impl Comparison {
         self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
     }
 
+    /// What the second has of its own.
+    pub fn touched(&self) -> FieldSet {
+        self.modified.union(&self.added)
+    }
+
     /// Without these fields and all below them.
     pub fn without(self, fields: &FieldSet) -> Self {
         if fields.is_empty() {
