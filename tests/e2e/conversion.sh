@@ -14,10 +14,13 @@ ok "up" "$SKIFF" -p "$profile" up
 servers_image servers.local/servers:1 "$work/servers.tar"
 ok "image load" "$SKIFF" -p "$profile" image load "$work/servers.tar"
 ok "namespace of the servers" k create namespace hooks
-"$SERVERS" certificates conversion.hooks.svc "$work/tls"
+"$SERVERS" certificates '*.hooks.svc' "$work/tls"
+"$SERVERS" certificates '*.hooks.svc' "$work/other"
 ok "their certificate" k -n hooks create secret generic tls --from-file="$work/tls"
 serve_pods hooks conversion
+serve_pods hooks admission
 ok "the server runs" k -n hooks rollout status deployment conversion --timeout=60s
+ok "and the one for admission" k -n hooks rollout status deployment admission --timeout=60s
 
 # define STORED [PATH]: the definition, both versions served, converted by a behaviour of the server.
 define() {
@@ -81,12 +84,32 @@ says "is seen in v1" '^9$' k get "$v1" a -o 'jsonpath={.spec.size}'
 
 # Apply, by one manager in both versions.
 ok "server-side apply in v1" sh -c "echo '$(one applied 1)' | kubectl apply --server-side --field-manager=one -f -"
-refuses "another manager in v2 conflicts" 'conflict with "one" using brew.example.com/v1: .spec.capacity' \
+refuses "another manager in v2 conflicts, in the words of v1" 'conflict with "one": .spec.size$' \
     sh -c "echo '$(two applied 2)' | kubectl apply --server-side --field-manager=two -f -"
 ok "the same manager in v2 does not" sh -c "echo '$(two applied 3)' | kubectl apply --server-side --field-manager=one -f -"
 says "and owns the field in v2 alone" '^one brew.example.com/v2 $' k get "$v2" applied --show-managed-fields \
     -o 'jsonpath={range .metadata.managedFields[*]}{.manager} {.apiVersion} {end}'
 ok "it goes" k delete "$v1" applied
+
+# An admission webhook for v1 sees what is written in v2, converted.
+kubectl create -f - >"$work/out" 2>&1 <<YAML || broken "configure: $(cat "$work/out")"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: tanks}
+webhooks:
+- name: tanks.example.com
+  clientConfig: {caBundle: $(base64 -w0 "$work/tls/ca.crt"), service: {namespace: hooks, name: admission, path: /rules}}
+  rules: [{operations: [CREATE, UPDATE], apiGroups: [brew.example.com], apiVersions: [v1], resources: [tanks]}]
+  sideEffects: None
+  admissionReviewVersions: [v1]
+YAML
+ok "a write in v2" k patch "$v2" b --type=merge -p '{"spec":{"capacity":8}}'
+says "is reviewed in v1, old and new" \
+    '^rules UPDATE brew.example.com/v1/tanks b .*"object":.*"size":8.*"oldObject":.*"size":7.*"requestKind":[^}]*"version":"v2"' \
+    k get --raw /api/v1/namespaces/hooks/services/https:admission:443/proxy/calls
+refuses "and denied" '"tanks.example.com" denied the request: no more' k annotate "$v2" b admission.example.com/deny='no more'
+ok "the old value" k patch "$v2" b --type=merge -p '{"spec":{"capacity":7}}'
+ok "the webhook goes" k delete validatingwebhookconfiguration tanks
 
 # Watches at both versions see one change, each in its own words.
 watch() { # VERSION FILE
@@ -114,8 +137,8 @@ until_true "both may be stored" sh -c '[ "$(kubectl get crd tanks.brew.example.c
 ok "create in the new one" sh -c "echo '$(two new 20)' | kubectl create -f -"
 says "a mixed list in v1" '^9 7 20$' k get "$v1" -o 'jsonpath={.items[*].spec.size}'
 says "a mixed list in v2" '^9 7 20$' k get "$v2" -o 'jsonpath={.items[*].spec.capacity}'
-refuses "a stored version cannot be dropped" 'must appear in spec.versions' k patch crd tanks.brew.example.com --type=json \
-    -p '[{"op":"remove","path":"/spec/versions/0"}]'
+refuses "a stored version cannot be dropped" 'v1 was previously a storage version, and must remain in spec.versions' \
+    k patch crd tanks.brew.example.com --type=json -p '[{"op":"remove","path":"/spec/versions/0"}]'
 before=$(k get "$v2" a -o 'jsonpath={.metadata.resourceVersion}')
 ok "every object is written again" sh -c "kubectl get $v2 -o json | kubectl replace -f -"
 after=$(k get "$v2" a -o 'jsonpath={.metadata.resourceVersion}')
@@ -158,6 +181,19 @@ define v2 labels >/dev/null
 until_true "labels may be changed" sh -c "[ \"\$(kubectl get $v1 a -o 'jsonpath={.metadata.labels.converted-to}')\" = v1 ]"
 define v2 >/dev/null
 until_true "all is well again" k get "$v1" a
+
+# Whom to trust.
+trust() { # FILE
+    k patch crd tanks.brew.example.com --type=merge \
+        -p "{\"spec\":{\"conversion\":{\"webhook\":{\"clientConfig\":{\"caBundle\":\"$(base64 -w0 "$1")\"}}}}}"
+}
+echo "no certificate" >"$work/none.crt"
+refuses "a bundle that is none" 'caBundle: Invalid value: .*unable to load root certificates' trust "$work/none.crt"
+ok "another authority" trust "$work/other/ca.crt"
+until_true "is not that of the server" sh -c "kubectl get $v1 a 2>&1 | grep -Eq 'x509: certificate signed by unknown authority'"
+cat "$work/other/ca.crt" "$work/tls/ca.crt" >"$work/both.crt"
+ok "both" trust "$work/both.crt"
+until_true "are enough" k get "$v1" a
 
 # A definition whose webhook is not there: reads of what must be converted fail, the definition can go.
 ok "the server is gone for good" k delete namespace hooks --timeout=60s

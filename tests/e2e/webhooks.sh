@@ -122,7 +122,7 @@ for what in certificate key; do
     kubectl config view --raw --minify -o "jsonpath={.users[0].user.client-$what-data}" | base64 -d >"$work/admin-$what"
 done
 map no admission.example.com/deny=tea admission.example.com/code=418 >"$work/no.yaml"
-says "with its code" '"message":"admission webhook \\"rules.example.com\\" denied the request: tea","code":418}418$' \
+says "with its code" '^ *"code": 418$|^\}418$' \
     curl -ksS --cert "$work/admin-certificate" --key "$work/admin-key" -H 'content-type: application/yaml' -w '%{http_code}' \
     --data-binary "@$work/no.yaml" "$(kubectl config view --minify -o 'jsonpath={.clusters[0].cluster.server}')/api/v1/namespaces/guarded/configmaps"
 ok "allowed" make yes
@@ -274,7 +274,6 @@ ok "the old authority is dropped" trust "$work/new/ca.crt"
 ok "the new one alone" make rotated-alone
 ok "back to the old one" trust "$work/tls/ca.crt"
 refuses "which is not trusted" "${internal}failed to call webhook: Post $url/allow\?timeout=5s\": (tls: failed to verify certificate: )?x509: certificate signed by unknown authority" make distrusted
-refuses "a bundle that is none is refused" 'caBundle: Invalid value: "?.*unable to load root certificates' trust /dev/stdin <<<"no certificate"
 unconfigure
 
 verdict

@@ -40,6 +40,7 @@ pub mod authz;
 pub mod body;
 pub mod bootstrap;
 pub mod chain;
+mod component_statuses;
 pub mod custom;
 pub mod discovery;
 pub mod encryption;

@@ -209,7 +209,7 @@ pub fn metadata_only(object: &Tree, kind: &'static str) -> Tree {
 /// A list's own metadata.
 #[derive(Clone, Debug, Default)]
 pub struct ListMeta {
-    /// The revision of the list.
+    /// The revision of the list; 0 for a list of what is not stored.
     pub revision: u64,
     /// How to go on, when there is more.
     pub continue_token: String,
@@ -220,7 +220,9 @@ pub struct ListMeta {
 impl ListMeta {
     fn to_tree(&self) -> Tree {
         let mut tree = Tree::map();
-        tree.set(&["resourceVersion"], self.revision.to_string());
+        if self.revision > 0 {
+            tree.set(&["resourceVersion"], self.revision.to_string());
+        }
         if !self.continue_token.is_empty() {
             tree.set(&["continue"], self.continue_token.as_str());
         }
@@ -253,7 +255,13 @@ pub fn list(view: View<'_>, items: &[Stored], meta: &ListMeta) -> ApiResult<Resp
                 .iter()
                 .map(|stored| {
                     let json = json::encode(&served(kind, stored)?, kind.schema(), facts.ty);
-                    json::decode_untyped(&json).map_err(|error| ApiError::internal(error.to_string()))
+                    let mut item = json::decode_untyped(&json).map_err(ApiError::internal)?;
+                    // The list says what items of built-in kinds are.
+                    if kind.custom().is_none() {
+                        item.unset(&["kind"]);
+                        item.unset(&["apiVersion"]);
+                    }
+                    Ok(item)
                 })
                 .collect::<ApiResult<Vec<_>>>()?;
             list.set(&["items"], items);

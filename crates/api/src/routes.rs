@@ -11,7 +11,7 @@ use crate::errors::{ApiError, ApiResult};
 use crate::health::Question;
 use crate::server::ApiServer;
 use crate::verbs::{self, Subject};
-use crate::{aggregation, discovery, openapi, resource_metrics, respond, reviews, subresources};
+use crate::{aggregation, component_statuses, discovery, openapi, resource_metrics, respond, reviews, subresources};
 
 /// Answers a request that is authenticated and authorized.
 pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Response<Body>> {
@@ -48,6 +48,9 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Respons
     }
     if reviews::handles(subject.kind.as_ref()) {
         return reviews::answer(server, &mut call, &subject).await;
+    }
+    if component_statuses::handles(subject.kind.as_ref()) {
+        return component_statuses::answer(server, &call, &subject).await;
     }
     verb(server, call, subject).await
 }

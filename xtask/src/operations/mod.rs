@@ -22,7 +22,10 @@ use skiff_store::memory::MemoryStore;
 /// The namespace of everything that has one.
 const NAMESPACE: &str = "default";
 /// Operations that are not served, and why.
-const ABSENT: [(&str, &str); 0] = [];
+const ABSENT: [(&str, &str); 2] = [
+    ("logFileListHandler", "optional upstream: no files of the machine are served"),
+    ("logFileHandler", "optional upstream: no files of the machine are served"),
+];
 /// What the list calls beta, but every client of a service account's issuer needs.
 const ISSUER: [&str; 2] = ["/.well-known/openid-configuration/", "/openid/v1/jwks/"];
 const MERGE_PATCH: &str = "application/merge-patch+json";

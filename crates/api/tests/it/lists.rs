@@ -40,6 +40,27 @@ async fn selectors_choose() {
 }
 
 #[tokio::test]
+async fn items_do_not_repeat_what_the_list_says_they_are() {
+    let api = five().await;
+    let body =
+        r#"{"metadata":{"name":"a"},"spec":{"maxReplicas":2,"scaleTargetRef":{"kind":"Deployment","name":"a"}}}"#;
+    let scalers = "namespaces/default/horizontalpodautoscalers";
+    assert_eq!(api.post(&format!("/apis/autoscaling/v1/{scalers}"), body).await.line(), "201");
+    let paths = [
+        format!("{CONFIG_MAPS}?limit=1"),
+        format!("{CONFIG_MAPS}?limit=1&pretty=true"),
+        format!("/apis/autoscaling/v1/{scalers}"),
+        format!("/apis/autoscaling/v2/{scalers}"),
+    ];
+    for path in paths {
+        let list = api.get(&path).await.tree();
+        let item = &list.list_at(&["items"])[0];
+        assert!(list.get("kind").is_some() && item.get("metadata").is_some(), "{path}");
+        assert!(item.get("kind").is_none() && item.get("apiVersion").is_none(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn deprecated_kinds_say_so_with_every_answer() {
     let api = api().await;
     let warning = async |method: Method, path: &str| {
@@ -53,6 +74,22 @@ async fn deprecated_kinds_say_so_with_every_answer() {
     let statuses = "299 - \"v1 ComponentStatus is deprecated in v1.19+\"";
     assert_eq!(warning(Method::GET, "/api/v1/componentstatuses").await, statuses);
     assert_eq!(warning(Method::GET, "/api/v1/configmaps").await, "");
+}
+
+#[tokio::test]
+async fn the_store_is_a_component_that_has_a_status() {
+    let api = api().await;
+    let list = api.get("/api/v1/componentstatuses").await;
+    assert_eq!(
+        String::from_utf8_lossy(&list.body),
+        r#"{"kind":"ComponentStatusList","apiVersion":"v1","metadata":{},"items":[{"metadata":{"name":"etcd-0"},"conditions":[{"type":"Healthy","status":"True","message":"ok"}]}]}"#
+    );
+    let one = "/api/v1/componentstatuses/etcd-0";
+    assert_eq!(api.get(one).await.at(&["conditions"]), r#"[{"type":"Healthy","status":"True","message":"ok"}]"#);
+    assert_eq!(api.get("/api/v1/componentstatuses?fieldSelector=metadata.name!%3Detcd-0").await.at(&["items"]), "[]");
+    let none = api.get("/api/v1/componentstatuses/none").await.line();
+    assert_eq!(none, "404 NotFound: componentstatuses \"none\" not found");
+    assert_eq!(api.delete(one).await.status, 405);
 }
 
 #[tokio::test]

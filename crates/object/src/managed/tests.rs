@@ -263,7 +263,7 @@ fn objects_as_deep_as_allowed_fit_the_stack() {
     let live = apply(&world.request("me", 1), None, &config, false).unwrap();
     let mut new = live.clone();
     new.as_map_mut().unwrap().insert("any", Tree::map());
-    update(&world.request("two", 2), Some(&live), &mut new);
+    update(&world.request("two", 2), Some(&live), &mut new).expect("one version");
     assert_eq!(apply(&world.request("me", 3), Some(&live), &json(&thing("{}")), false).unwrap().get("any"), None);
     config.as_map_mut().unwrap().insert("any", Tree::List(vec![Tree::List(vec![Tree::List(vec![deep])])]));
     let error = apply(&world.request("me", 1), None, &config, false).unwrap_err();
@@ -347,7 +347,7 @@ proptest! {
             let _ = typed.remove(&a, &set);
             let _ = typed.merge(&a, &b);
             let mut new = b.clone();
-            update(&world.request("me", 1), Some(&a), &mut new);
+            update(&world.request("me", 1), Some(&a), &mut new).expect("one version");
         }
     }
 }

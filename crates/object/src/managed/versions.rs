@@ -179,6 +179,5 @@ fn in_version(request: &Request<'_>, object: &Tree, version: &str) -> Result<Tre
     }
     let mut object = object.clone();
     object.unset(&["metadata", "managedFields"]);
-    object.unset(&["metadata", "resourceVersion"]);
     request.versions.convert(&object, version)
 }
