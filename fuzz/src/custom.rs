@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use skiff_kinds::Kind as _;
 use skiff_object::json;
 
 use crate::Kind;
