@@ -6,6 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use skiff_fuzz::{Kind, Source, show};
 use skiff_object::managed::set::FieldSet;
+use skiff_object::managed::versions::OnePath;
 use skiff_object::managed::{self, ApplyError, Request};
 use skiff_object::time::Time;
 use skiff_object::{Tree, json};
@@ -30,6 +31,7 @@ fuzz_target!(|data: &[u8]| {
             kind: kind.kind,
             subresource: "",
             reset: &reset,
+            versions: &OnePath,
             manager: "",
             now: Time { seconds: 1_767_225_600 + write as i64, nanos: 0 },
         };
@@ -52,10 +54,10 @@ fuzz_target!(|data: &[u8]| {
 
 fn update(kind: Kind, request: &Request<'_>, live: Option<&Tree>, object: Tree) -> Option<Tree> {
     let mut new = kind.canonical(object)?;
-    managed::update(request, live, &mut new);
+    managed::update(request, live, &mut new).expect("one version");
     // Writing what is there changes hands of nothing.
     let mut again = new.clone();
-    managed::update(&Request { manager: "bystander", ..*request }, Some(&new), &mut again);
+    managed::update(&Request { manager: "bystander", ..*request }, Some(&new), &mut again).expect("one version");
     managed::keep_times(&mut again, &new);
     kind.same("updated with itself", &new, &again);
     Some(new)
