@@ -62,6 +62,19 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Bytewise, as Go orders map keys.
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
 impl PartialEq<str> for Key {
     fn eq(&self, other: &str) -> bool {
         self.as_str() == other

@@ -16,6 +16,7 @@ pub mod versions;
 mod view;
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use entries::{Owned, Owner, Owners};
 use set::FieldSet;
@@ -131,7 +132,7 @@ impl std::fmt::Display for Conflicts {
 }
 
 /// The fields whose ownership is never tracked.
-fn untracked() -> FieldSet {
+static UNTRACKED: LazyLock<FieldSet> = LazyLock::new(|| {
     FieldSet::of_fields(&[
         &["apiVersion"],
         &["kind"],
@@ -146,7 +147,7 @@ fn untracked() -> FieldSet {
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
     ])
-}
+});
 
 fn entries_of(object: &Tree) -> Option<&[Tree]> {
     object.at(&["metadata", "managedFields"])?.as_list()
@@ -225,10 +226,14 @@ fn track_update(
     lenses.reconcile(&live_view, &mut owners);
     let changes = lenses.changes(typed.compare(&live_view, &new_view).without(request.reset), new)?;
     disown(&mut owners, &changes, None);
-    let mine = changes.here.touched().difference(&untracked());
+    let mut mine = changes.here.touched();
+    mine.subtract(&UNTRACKED);
     if !mine.is_empty() {
         let owner = Owner::updater(manager, request.api_version, request.subresource);
-        let set = owners.0.get(&owner).map_or_else(|| mine.clone(), |owned| owned.set.union(&mine));
+        let set = match owners.0.get(&owner) {
+            Some(owned) => owned.set.union(&mine),
+            None => mine,
+        };
         let time = Some(request.now.rfc3339().into_boxed_str());
         owners.0.insert(owner, Owned { set, api_version: request.api_version.into(), time });
     }
@@ -241,7 +246,8 @@ fn disown(owners: &mut Owners, changes: &Changes, except: Option<&Owner>) {
     for (owner, owned) in &mut owners.0 {
         if except != Some(owner) {
             let seen = changes.seen_by(owned);
-            owned.set = owned.set.difference(&seen.touched()).difference(&seen.removed);
+            owned.set.subtract(&seen.touched());
+            owned.set.subtract(&seen.removed);
         }
     }
     owners.0.retain(|_, owned| !owned.set.is_empty());
@@ -367,7 +373,7 @@ fn apply_once(
     }
     disown(&mut owners, &changes, Some(&me));
     if let Some(mine) = owners.0.get_mut(&me) {
-        mine.set = mine.set.difference(&untracked());
+        mine.set.subtract(&UNTRACKED);
         if object_view != live_view {
             mine.time = Some(request.now.rfc3339().into_boxed_str());
         }

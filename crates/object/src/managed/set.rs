@@ -15,7 +15,7 @@ use crate::tree::{Key, Map, Tree};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Step {
     /// A field of a struct or an entry of a map (`f:`).
-    Field(Box<str>),
+    Field(Key),
     /// The item of a list whose key fields have these values, ordered by name (`k:`).
     Key(Vec<(Box<str>, Value)>),
     /// The item of a set with this value (`v:`).
@@ -140,7 +140,7 @@ impl fmt::Display for Value {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Field(name) => write!(f, ".{name}"),
+            Self::Field(name) => write!(f, ".{}", name.as_str()),
             Self::Key(fields) => {
                 f.write_str("[")?;
                 for (index, (name, value)) in fields.iter().enumerate() {
@@ -158,12 +158,12 @@ impl fmt::Display for Step {
 impl Step {
     /// A field.
     pub fn field(name: &str) -> Self {
-        Self::Field(name.into())
+        Self::Field(Key::Owned(name.into()))
     }
 
     fn encode(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name.as_str()].concat(),
             Self::Key(fields) => {
                 let fields: Vec<String> =
                     fields.iter().map(|(name, value)| format!("{}:{}", json_text(name), value.json())).collect();
@@ -186,7 +186,7 @@ impl Step {
         let json = || serde_json::from_str::<serde_json::Value>(rest).map_err(|error| wrong(&error.to_string()));
         let scalar = |value| Value::from_json(value).ok_or_else(|| wrong("not a scalar"));
         Ok(Some(match kind {
-            b'f' => Self::Field(rest.into()),
+            b'f' => Self::field(rest),
             b'v' => Self::Value(scalar(json()?)?),
             b'i' => Self::Index(rest.parse().map_err(|_| wrong(&format!("not an index: {rest}")))?),
             b'k' => {
@@ -283,6 +283,52 @@ impl FieldSet {
     pub(super) fn insert_child(&mut self, step: Step, set: Self) {
         if !set.is_empty() {
             self.children.insert(step, set);
+        }
+    }
+
+    /// Adds the paths of the other.
+    pub(super) fn absorb(&mut self, other: Self) {
+        if self.members.is_empty() {
+            self.members = other.members;
+        } else {
+            self.members.extend(other.members);
+        }
+        for (step, set) in other.children {
+            match self.children.get_mut(&step) {
+                Some(mine) => mine.absorb(set),
+                None => {
+                    self.children.insert(step, set);
+                }
+            }
+        }
+    }
+
+    /// As [`FieldSet::difference`], in place.
+    pub(super) fn subtract(&mut self, other: &Self) {
+        for step in &other.members {
+            self.members.remove(step);
+        }
+        for (step, theirs) in &other.children {
+            let Some(mine) = self.children.get_mut(step) else { continue };
+            mine.subtract(theirs);
+            if mine.is_empty() {
+                self.children.remove(step);
+            }
+        }
+    }
+
+    /// As [`FieldSet::recursive_difference`], in place.
+    pub(super) fn subtract_recursively(&mut self, other: &Self) {
+        for step in &other.members {
+            self.members.remove(step);
+            self.children.remove(step);
+        }
+        for (step, theirs) in &other.children {
+            let Some(mine) = self.children.get_mut(step) else { continue };
+            mine.subtract_recursively(theirs);
+            if mine.is_empty() {
+                self.children.remove(step);
+            }
         }
     }
 
@@ -495,6 +541,15 @@ mod tests {
             prop_assert!(a.difference(&b).intersection(&b).is_empty());
             prop_assert_eq!(a.difference(&b.union(&c)), a.difference(&b).difference(&c));
             prop_assert_eq!(a.recursive_difference(&b).difference(&a), FieldSet::new());
+            let mut subtracted = a.clone();
+            subtracted.subtract(&b);
+            prop_assert_eq!(subtracted, a.difference(&b));
+            let mut subtracted = a.clone();
+            subtracted.subtract_recursively(&b);
+            prop_assert_eq!(subtracted, a.recursive_difference(&b));
+            let mut both = a.clone();
+            both.absorb(b.clone());
+            prop_assert_eq!(both, a.union(&b));
         }
 
         #[test]

@@ -36,15 +36,11 @@ impl Comparison {
     }
 
     /// Without these fields and all below them.
-    pub fn without(self, fields: &FieldSet) -> Self {
-        if fields.is_empty() {
-            return self;
+    pub fn without(mut self, fields: &FieldSet) -> Self {
+        for set in [&mut self.removed, &mut self.modified, &mut self.added] {
+            set.subtract_recursively(fields);
         }
-        Self {
-            removed: self.removed.recursive_difference(fields),
-            modified: self.modified.recursive_difference(fields),
-            added: self.added.recursive_difference(fields),
-        }
+        self
     }
 }
 
@@ -224,7 +220,7 @@ impl<'s> Typed<'s> {
                 for (key, value) in value.as_map().into_iter().flat_map(Map::iter) {
                     let Some(ty) = Self::entry(fields, inner, key.as_str()) else { continue };
                     let declared = fields.is_some_and(|fields| fields.field(key.as_str()).is_some());
-                    path.push(Step::field(key.as_str()));
+                    path.push(Step::Field(key.clone()));
                     self.collect(ty, value, path, set);
                     if !declared || value.is_null() || value.as_map().is_some_and(Map::is_empty) {
                         set.insert(path);
@@ -297,8 +293,8 @@ impl<'s> Typed<'s> {
                     return true;
                 }
                 for (key, old, new) in zip(old_map, new_map) {
-                    let Some(ty) = Self::entry(fields, value, key) else { continue };
-                    path.push(Step::field(key));
+                    let Some(ty) = Self::entry(fields, value, key.as_str()) else { continue };
+                    path.push(Step::Field(key.clone()));
                     self.compare_values(ty, old, new, path, out);
                     path.pop();
                 }
@@ -388,14 +384,14 @@ impl<'s> Typed<'s> {
                 }
                 let mut out = Map::new();
                 for (key, live, config) in zip(live_map, config_map) {
-                    let merged = match Self::entry(fields, value, key) {
-                        Some(ty) => {
-                            self.merge_values(ty, live, config).map_err(|error| prefixed(&format!(".{key}"), &error))?
-                        }
+                    let merged = match Self::entry(fields, value, key.as_str()) {
+                        Some(ty) => self
+                            .merge_values(ty, live, config)
+                            .map_err(|error| prefixed(&format!(".{}", key.as_str()), &error))?,
                         None => config.or(live).cloned(),
                     };
                     if let Some(merged) = merged {
-                        out.push_unchecked(key_of(live_map, config_map, key), merged);
+                        out.push_unchecked(key.clone(), merged);
                     }
                 }
                 Ok((!out.is_empty()).then_some(Tree::Map(out)))
@@ -490,7 +486,7 @@ impl<'s> Typed<'s> {
             (Form::Map { fields, value: inner, atomic: false }, Tree::Map(map)) => {
                 let mut out = Map::new();
                 for (key, value) in map.iter() {
-                    let step = Step::field(key.as_str());
+                    let step = Step::Field(key.clone());
                     if gone.has_member(&step) {
                         continue;
                     }
@@ -541,10 +537,10 @@ impl<'s> Typed<'s> {
         for (step, below) in set.children() {
             let inner = match (form, step) {
                 (Some(Form::Map { fields, value, .. }), Step::Field(name)) => {
-                    if fields.is_some_and(|fields| fields.field(name).is_some()) {
+                    if fields.is_some_and(|fields| fields.field(name.as_str()).is_some()) {
                         out.insert_member(step.clone());
                     }
-                    Self::entry(fields, value, name)
+                    Self::entry(fields, value, name.as_str())
                 }
                 (Some(Form::List { item, .. }), Step::Key(_)) => Some(item),
                 _ => None,
@@ -565,7 +561,7 @@ impl<'s> Typed<'s> {
         for (step, below) in set.children() {
             let (inner, child) = match (self.form(ty, value), step) {
                 (Form::Map { fields, value: inner, .. }, Step::Field(name)) => {
-                    (Self::entry(fields, inner, name), value.and_then(|value| value.get(name)))
+                    (Self::entry(fields, inner, name.as_str()), value.and_then(|value| value.get(name.as_str())))
                 }
                 (Form::List { item, kind }, Step::Key(_)) => {
                     let items = value.and_then(Tree::as_list).unwrap_or(&[]);
@@ -610,20 +606,14 @@ fn compare_leaf(old: Option<&Tree>, new: Option<&Tree>, path: &[Step], out: &mut
 fn zip<'a>(
     old: Option<&'a Map>,
     new: Option<&'a Map>,
-) -> impl Iterator<Item = (&'a str, Option<&'a Tree>, Option<&'a Tree>)> {
+) -> impl Iterator<Item = (&'a Key, Option<&'a Tree>, Option<&'a Tree>)> {
     let both = old
         .into_iter()
         .flat_map(Map::iter)
-        .map(move |(key, value)| (key.as_str(), Some(value), new.and_then(|new| new.get(key.as_str()))));
+        .map(move |(key, value)| (key, Some(value), new.and_then(|new| new.get(key.as_str()))));
     let rest = new.into_iter().flat_map(Map::iter).filter_map(move |(key, value)| {
         let known = old.is_some_and(|old| old.contains_key(key.as_str()));
-        (!known).then_some((key.as_str(), None, Some(value)))
+        (!known).then_some((key, None, Some(value)))
     });
     both.chain(rest)
-}
-
-/// The key itself, which for a declared field costs nothing to clone.
-fn key_of(live: Option<&Map>, config: Option<&Map>, name: &str) -> Key {
-    let find = |map: Option<&Map>| map?.keys().find(|key| *key == name).cloned();
-    find(live).or_else(|| find(config)).unwrap_or_else(|| Key::from(name.to_owned()))
 }
