@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use skiff_base::Random;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -21,8 +21,10 @@ use super::{Inner, Options, QUEUE_BYTES_MAX, ROOM_UNIT_BYTES, closed};
 use crate::contract::{Commit, Committed, Deleted, Entry, Error, EventKind, Expect, LeaseId, Put, Revision};
 use crate::index::{Change, Index, LeaseState, Overlay, plan_commit, plan_delete, plan_put};
 
-/// A fraction of what an `fdatasync` takes.
-const LINGER_MAX: Duration = Duration::from_micros(100);
+/// The next batch waits for its writers for at most this part of what the last one took on the disk …
+const LINGER_PART: u32 = 2;
+/// … and never longer than this.
+const LINGER_MAX: Duration = Duration::from_micros(500);
 
 /// What only the server of the queue touches, and a snapshot when it ends.
 pub(super) struct Writer {
@@ -81,6 +83,7 @@ impl Inner {
             revision: Arc::new(AtomicU64::new(index.revision())),
             index: RwLock::new(index),
             queue: Mutex::new(Queue::default()),
+            arrived: Condvar::new(),
             room: Semaphore::new(QUEUE_BYTES_MAX / ROOM_UNIT_BYTES + 1),
             writer: Mutex::new(writer),
             disk,
@@ -96,23 +99,25 @@ impl Inner {
     /// Takes batches until nothing waits.
     pub(super) fn serve(self: Arc<Self>) {
         let _job = Job(&self);
-        let mut last = 0;
+        let (mut last, mut took) = (0, Duration::ZERO);
         loop {
-            self.linger(last);
-            let Some(batch) = self.queue.lock().batch() else { return };
+            let Some(batch) = self.next_batch(last, took) else { return };
             last = batch.len();
+            let began = self.clock.instant();
             self.commit(batch);
+            took = began.elapsed();
         }
     }
 
-    /// Gives the writers that were just answered the time to come back. Without it the first of
-    /// them would get a batch of its own, and all others would wait for two.
-    fn linger(&self, last: usize) {
-        let wanted = last - last / 4;
-        let begin = self.clock.instant();
-        while last > 1 && self.queue.lock().len() < wanted && begin.elapsed() < LINGER_MAX {
-            std::thread::yield_now();
+    /// The next batch, after the writers that were just answered have had the time to come back. Without it the first
+    /// of them would get a batch of its own, and all others would wait for two.
+    fn next_batch(&self, last: usize, took: Duration) -> Option<Vec<Operation>> {
+        let mut queue = self.queue.lock();
+        // Asleep, not spinning: the writers need the processor to come back.
+        if last > 1 && queue.is_awaiting(last - last / 4) {
+            self.arrived.wait_for(&mut queue, (took / LINGER_PART).min(LINGER_MAX));
         }
+        queue.batch()
     }
 
     fn commit(self: &Arc<Self>, batch: Vec<Operation>) {

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use skiff_base::{Clock, Random};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -81,6 +81,8 @@ struct Inner {
     index: RwLock<Index>,
     revision: Arc<AtomicU64>,
     queue: Mutex<Queue>,
+    /// Told when the writers that the server of the queue waits for have come.
+    arrived: Condvar,
     /// Room in the queue, in [`ROOM_UNIT_BYTES`].
     room: Semaphore,
     writer: Mutex<Writer>,
@@ -179,6 +181,9 @@ impl Inner {
             let must_serve = queue.push(operation);
             if must_serve {
                 self.jobs.send_modify(|count| *count += 1);
+            }
+            if queue.is_complete() {
+                self.arrived.notify_one();
             }
             must_serve
         };

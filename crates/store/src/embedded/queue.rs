@@ -74,6 +74,8 @@ fn write_bytes(write: &Write) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Operation>,
+    /// So many are waited for before the next batch is taken; 0 when nobody waits for them.
+    awaited: usize,
     /// Whether somebody takes batches.
     is_served: bool,
 }
@@ -85,8 +87,19 @@ impl Queue {
         !std::mem::replace(&mut self.is_served, true)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    /// Waits for so many operations from now on; whether they are not there yet.
+    pub(super) fn is_awaiting(&mut self, wanted: usize) -> bool {
+        self.awaited = if self.waiting.len() < wanted { wanted } else { 0 };
+        self.awaited > 0
+    }
+
+    /// Whether what was waited for has just come: who waits is told once.
+    pub(super) fn is_complete(&mut self) -> bool {
+        let is_complete = self.awaited > 0 && self.waiting.len() >= self.awaited;
+        if is_complete {
+            self.awaited = 0;
+        }
+        is_complete
     }
 
     /// Tells everybody that nothing happened.
@@ -96,6 +109,7 @@ impl Queue {
 
     /// The next batch; `None` ends the service.
     pub(super) fn batch(&mut self) -> Option<Vec<Operation>> {
+        self.awaited = 0;
         let mut bytes = 0;
         let mut count = 0;
         for operation in self.waiting.iter().take(BATCH_OPERATIONS_MAX) {
