@@ -131,7 +131,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
         info: Arc::new(info),
         method: head.method,
         query,
-        user: Arc::new(UserInfo::anonymous()),
+        user: Arc::clone(&server.nobody),
         impersonator: None,
         body: Some(body),
         upgrade: head.extensions.remove::<OnUpgrade>(),

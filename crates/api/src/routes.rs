@@ -16,18 +16,18 @@ use crate::{aggregation, component_statuses, discovery, openapi, resource_metric
 /// Answers a request that is authenticated and authorized.
 pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Response<Body>> {
     if let Some(service) = server.aggregator.serving(&call.info.path) {
-        return aggregation::pass::pass(server, call, &service).await;
+        return Box::pin(aggregation::pass::pass(server, call, &service)).await;
     }
     if !call.info.is_resource {
         if let Some(service) = openapi::remote(server, &call) {
-            return aggregation::pass::pass(server, call, &service).await;
+            return Box::pin(aggregation::pass::pass(server, call, &service)).await;
         }
-        return path(server, &call).await;
+        return Box::pin(path(server, &call)).await;
     }
     let registry = server.registry();
     let info = &call.info;
     if resource_metrics::handles(server, &info.group, &info.version) {
-        return resource_metrics::answer(server, &call).await;
+        return Box::pin(resource_metrics::answer(server, &call)).await;
     }
     let Some(kind) = registry.resource(&info.group, &info.version, &info.resource) else {
         return Ok(no_such_page());
@@ -41,13 +41,13 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Respons
     }
     let subject = subject(server, Arc::clone(kind), &call)?;
     if !subject.subresource.is_empty() {
-        return subresources::route(server, call, subject).await;
+        return Box::pin(subresources::route(server, call, subject)).await;
     }
     if call.info.parts.len() > 2 {
         return Ok(no_such_page());
     }
     if reviews::handles(subject.kind.as_ref()) {
-        return reviews::answer(server, &mut call, &subject).await;
+        return Box::pin(reviews::answer(server, &mut call, &subject)).await;
     }
     if component_statuses::handles(subject.kind.as_ref()) {
         return component_statuses::answer(server, &call, &subject).await;
@@ -58,14 +58,17 @@ pub async fn route(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Respons
 async fn verb(server: &Arc<ApiServer>, mut call: Call, mut subject: Subject) -> ApiResult<Response<Body>> {
     let verb = allowed(&call, &subject)?;
     match verb {
+        // A future is as large as the largest it may hold, and is moved about: what is large stands apart.
         Verb::Get => verbs::get::get(server, &call, &subject).await,
-        Verb::List => verbs::list::list(server, &call, &subject).await,
-        Verb::Watch => verbs::watch::watch(server, &call, subject).await,
-        Verb::Create => verbs::create::create(server, &mut call, &mut subject).await,
-        Verb::Update => verbs::update::update(server, &mut call, &subject).await,
-        Verb::Patch => verbs::patch::patch(server, &mut call, &subject).await,
-        Verb::Delete => verbs::delete::delete(server, &mut call, &subject).await,
-        Verb::DeleteCollection => verbs::delete_collection::delete_collection(server, &mut call, &subject).await,
+        Verb::List => Box::pin(verbs::list::list(server, &call, &subject)).await,
+        Verb::Watch => Box::pin(verbs::watch::watch(server, &call, subject)).await,
+        Verb::Create => Box::pin(verbs::create::create(server, &mut call, &mut subject)).await,
+        Verb::Update => Box::pin(verbs::update::update(server, &mut call, &subject)).await,
+        Verb::Patch => Box::pin(verbs::patch::patch(server, &mut call, &subject)).await,
+        Verb::Delete => Box::pin(verbs::delete::delete(server, &mut call, &subject)).await,
+        Verb::DeleteCollection => {
+            Box::pin(verbs::delete_collection::delete_collection(server, &mut call, &subject)).await
+        }
     }
 }
 

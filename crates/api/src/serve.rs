@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -26,6 +26,10 @@ use crate::authn::UserInfo;
 use crate::authn::certificate::ClientCertificate;
 use crate::body::{Body, RequestBody};
 use crate::server::ApiServer;
+
+mod inline;
+
+use inline::Inline;
 
 /// A client that does not finish its handshake in this time is cut.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -251,8 +255,8 @@ async fn connection(
     }
 }
 
-fn builder(streams_max: u32) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(streams_max: u32) -> auto::Builder<Inline> {
+    let mut builder = auto::Builder::new(Inline);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -270,6 +274,9 @@ fn builder(streams_max: u32) -> auto::Builder<TokioExecutor> {
 }
 
 async fn answer(server: &Arc<ApiServer>, mut request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    if !inline::is_short(&request) {
+        inline::leave().await;
+    }
     // HTTP/2 carries the host elsewhere; whoever looks for it looks in one place.
     if let Some(host) = request.uri().authority().and_then(|host| http::HeaderValue::try_from(host.as_str()).ok()) {
         request.headers_mut().entry(http::header::HOST).or_insert(host);

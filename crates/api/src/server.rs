@@ -164,6 +164,8 @@ pub struct ApiServer {
     pub(crate) admission: Admission,
     pub(crate) health: Health,
     pub(crate) closing: Closing,
+    /// Who every request is until it is known who sends it.
+    pub(crate) nobody: Arc<UserInfo>,
     /// What every answer says of TLS.
     pub(crate) transport_security: Option<http::HeaderValue>,
     pub(crate) traces: Traces,
@@ -219,6 +221,7 @@ impl ApiServer {
             resource_metrics: crate::resource_metrics::ResourceMetrics::default(),
             health: Health::default(),
             closing: Closing::default(),
+            nobody: Arc::new(UserInfo::anonymous()),
             transport_security,
             traces,
             audit,

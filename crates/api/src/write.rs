@@ -11,6 +11,7 @@ use crate::authn::UserInfo;
 use crate::chain::Call;
 use crate::custom;
 use crate::errors::{ApiError, ApiResult};
+use crate::meta;
 use crate::negotiate::{self, Format};
 use crate::request::options::{FieldValidation, WriteOptions};
 use crate::respond;
@@ -95,6 +96,9 @@ impl<'a> Writer<'a> {
 /// they name.
 pub fn encode_stored(kind: &dyn Kind, object: &Tree) -> ApiResult<Bytes> {
     skiff_object::decode::check(object).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if respond::is_stored_form(kind) && meta::resource_version(object).is_empty() {
+        return Ok(json::encode(object, kind.schema(), kind.facts().ty).into());
+    }
     let mut object = object.clone();
     object.unset(&["metadata", "resourceVersion"]);
     kind.to_stored(&mut object);

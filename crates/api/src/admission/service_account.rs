@@ -55,7 +55,7 @@ impl Plugin for ServiceAccount {
         }
         let given = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
         let name = if given.is_empty() { "default".to_owned() } else { given };
-        let account = account(server, attributes, pod, &name).await?;
+        let account = account(server, attributes, pod, &name, &MUTATING).await?;
         pod.set(&["spec", "serviceAccountName"], name.as_str());
         pod.set(&["spec", "serviceAccount"], name.as_str());
         if pod.list_at(&["spec", "imagePullSecrets"]).is_empty()
@@ -83,7 +83,8 @@ impl Plugin for ServiceAccount {
             check_mirror(pod)
         } else {
             let name = pod.str_at(&["spec", "serviceAccountName"]);
-            let account = account(server, attributes, pod, if name.is_empty() { "default" } else { name }).await?;
+            let name = if name.is_empty() { "default" } else { name };
+            let account = account(server, attributes, pod, name, &[LIMIT_SECRETS]).await?;
             let limits = meta::annotation(&account, LIMIT_SECRETS).is_some_and(is_true);
             if limits { limit_secrets(&account, pod) } else { Ok(()) }
         };
@@ -91,9 +92,23 @@ impl Plugin for ServiceAccount {
     }
 }
 
-async fn account(server: &ApiServer, attributes: &Attributes<'_>, pod: &Tree, name: &str) -> ApiResult<Tree> {
+/// What of an account changes a pod.
+const MUTATING: [&str; 2] = ["imagePullSecrets", "automountServiceAccountToken"];
+
+/// The account of a pod; an empty one where it holds none of `words`, since most accounts have nothing to say and
+/// every pod asks.
+async fn account(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    pod: &Tree,
+    name: &str,
+    words: &[&str],
+) -> ApiResult<Tree> {
     let namespace = attributes.subject.namespace.as_str();
     match server.collection("", "serviceaccounts").known_get(namespace, name).await? {
+        Some(stored) if words.iter().all(|word| memchr::memmem::find(&stored.value, word.as_bytes()).is_none()) => {
+            Ok(Tree::map())
+        }
         Some(stored) => json::decode_untyped(&stored.value).map_err(ApiError::internal),
         None => {
             let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");

@@ -35,14 +35,41 @@ struct Policy {
     roles: BTreeMap<(String, String), Arc<[Rule]>>,
     /// By namespace (empty for cluster role bindings) and name.
     bindings: BTreeMap<(String, String), Arc<Binding>>,
-    /// Bindings by namespace and subject.
-    by_subject: HashMap<(String, Subject), Vec<Arc<Binding>>>,
+    /// Bindings by namespace (empty for cluster role bindings) and subject.
+    by_subject: HashMap<String, Filed>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Bindings by the name of a user or group.
+type ByName = HashMap<String, Vec<Arc<Binding>>>;
+
+/// The bindings of one namespace by whom they bind.
+#[derive(Clone, Default)]
+struct Filed {
+    users: ByName,
+    groups: ByName,
+}
+
+impl Filed {
+    fn of(&mut self, subject: &Subject) -> &mut ByName {
+        match subject {
+            Subject::User(_) => &mut self.users,
+            Subject::Group(_) => &mut self.groups,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Subject {
     User(String),
     Group(String),
+}
+
+impl Subject {
+    fn name(&self) -> &str {
+        match self {
+            Self::User(name) | Self::Group(name) => name,
+        }
+    }
 }
 
 struct Binding {
@@ -190,7 +217,8 @@ impl Policy {
                 if let Some(object) = object {
                     let binding = Arc::new(Binding::of(&object, namespace));
                     for subject in &binding.subjects {
-                        let slot = self.by_subject.entry((place.0.clone(), subject.clone())).or_default();
+                        let filed = self.by_subject.entry(place.0.clone()).or_default();
+                        let slot = filed.of(subject).entry(subject.name().to_owned()).or_default();
                         slot.push(Arc::clone(&binding));
                     }
                     self.bindings.insert(place, binding);
@@ -201,14 +229,18 @@ impl Policy {
     }
 
     fn unfile(&mut self, namespace: &str, binding: &Arc<Binding>) {
+        let Some(filed) = self.by_subject.get_mut(namespace) else { return };
         for subject in &binding.subjects {
-            let key = (namespace.to_owned(), subject.clone());
-            if let Some(slot) = self.by_subject.get_mut(&key) {
+            let named = filed.of(subject);
+            if let Some(slot) = named.get_mut(subject.name()) {
                 slot.retain(|one| !Arc::ptr_eq(one, binding));
                 if slot.is_empty() {
-                    self.by_subject.remove(&key);
+                    named.remove(subject.name());
                 }
             }
+        }
+        if filed.users.is_empty() && filed.groups.is_empty() {
+            self.by_subject.remove(namespace);
         }
     }
 
@@ -220,10 +252,12 @@ impl Policy {
     ) -> impl Iterator<Item = (&'a str, &'a Binding)> {
         let places = std::iter::once("").chain((!namespace.is_empty()).then_some(namespace));
         places.flat_map(move |place| {
-            let subjects = std::iter::once(Subject::User(user.name.clone()))
-                .chain(user.groups.iter().cloned().map(Subject::Group));
-            subjects
-                .flat_map(move |subject| self.by_subject.get(&(place.to_owned(), subject)).into_iter().flatten())
+            let filed = self.by_subject.get(place).into_iter();
+            filed
+                .flat_map(|filed| {
+                    let groups = user.groups.iter().filter_map(|group| filed.groups.get(group));
+                    filed.users.get(&user.name).into_iter().chain(groups).flatten()
+                })
                 .map(move |binding| (place, &**binding))
         })
     }

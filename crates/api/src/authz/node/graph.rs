@@ -152,22 +152,34 @@ pub(super) struct Followed {
 pub(super) struct Source {
     group: &'static str,
     plural: &'static str,
+    /// What stands in the JSON of every object that relates something: others are not even decoded.
+    needle: &'static str,
     vertex: fn(String, String) -> Vertex,
     add: fn(&mut Graph, Vertex, &Tree),
 }
 
+const NODE_NAME: &str = "\"nodeName\"";
+
 pub(super) const SOURCES: [Source; 4] = [
-    Source { group: "", plural: "pods", vertex: Vertex::Pod, add: add_pod },
-    Source { group: "", plural: "persistentvolumes", vertex: |_, name| Vertex::Volume(name), add: add_volume },
+    Source { group: "", plural: "pods", needle: NODE_NAME, vertex: Vertex::Pod, add: add_pod },
+    Source {
+        group: "",
+        plural: "persistentvolumes",
+        needle: "\"claimRef\"",
+        vertex: |_, name| Vertex::Volume(name),
+        add: add_volume,
+    },
     Source {
         group: "storage.k8s.io",
         plural: "volumeattachments",
+        needle: NODE_NAME,
         vertex: |_, name| Vertex::Attachment(name),
         add: add_by_node_name,
     },
     Source {
         group: "resource.k8s.io",
         plural: "resourceslices",
+        needle: NODE_NAME,
         vertex: |_, name| Vertex::Slice(name),
         add: add_by_node_name,
     },
@@ -253,7 +265,7 @@ impl Source {
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
         let vertex = (self.vertex)(namespace.to_owned(), name.to_owned());
         graph.forget(&vertex);
-        if kind == EventKind::Delete {
+        if kind == EventKind::Delete || memchr::memmem::find(&entry.value, self.needle.as_bytes()).is_none() {
             return;
         }
         match json::decode_untyped(&entry.value) {
