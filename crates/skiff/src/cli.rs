@@ -187,6 +187,12 @@ pub struct Bench {
     /// Measure the cluster of this kubeconfig instead
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Measure a store and an API server made for this and removed again: no controllers, no node
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub api_only: bool,
+    /// How many objects `memory` and `restart` fill the store with; each has its own default
+    #[arg(long, value_name = "N")]
+    pub objects: Option<usize>,
     /// How long each measurement runs, in seconds
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub seconds: u64,
@@ -206,10 +212,14 @@ pub struct Bench {
 pub enum Measurement {
     /// Durable writes straight into a store on this disk
     Store,
-    /// Durable creates through the API
+    /// Durable creates of pods through the API
     Create,
-    /// GET of one object
+    /// GET of one pod
     Get,
+    /// Memory for each byte of many pods, while they are there and after they are gone
+    Memory,
+    /// From the start of an API server over many objects until it is ready
+    Restart,
     /// LIST of many objects
     List,
     /// Events delivered to many watchers
@@ -228,6 +238,9 @@ pub struct Server {
     /// Report progress as JSON lines on standard output
     #[arg(long)]
     pub report: bool,
+    /// Only the store and the API server: no controllers, no scheduler, no node
+    #[arg(long)]
+    pub api_only: bool,
     /// A flag of kube-apiserver, as `apiserver.FLAG=VALUE`, besides those kept in the profile
     #[arg(long, value_name = "COMPONENT.FLAG=VALUE")]
     pub extra_config: Vec<String>,

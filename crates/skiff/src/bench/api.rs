@@ -49,12 +49,12 @@ pub(super) async fn must(endpoint: &dyn Endpoint, method: Method, path: &str, bo
     Ok(body)
 }
 
-/// A namespace of its own, removed afterwards.
-async fn in_namespace<T>(context: &Setting<'_>, name: &str, work: impl AsyncFnOnce(String) -> Result<T>) -> Result<T> {
+/// A namespace of its own, removed afterwards; `work` gets its path.
+pub(super) async fn in_namespace<T>(context: &Setting<'_>, name: &str, work: impl AsyncFnOnce(String) -> Result<T>) -> Result<T> {
     let namespace = format!("bench-{name}-{}", std::process::id());
     let object = serde_json::json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
     must(&*context.endpoint, Method::POST, "/api/v1/namespaces", object.to_string().into_bytes()).await?;
-    let outcome = work(format!("/api/v1/namespaces/{namespace}/configmaps")).await;
+    let outcome = work(format!("/api/v1/namespaces/{namespace}")).await;
     must(&*context.endpoint, Method::DELETE, &format!("/api/v1/namespaces/{namespace}"), Vec::new()).await?;
     outcome
 }
@@ -93,14 +93,14 @@ impl<'a> Meter<'a> {
 }
 
 /// What a [`closed_loop`] measured.
-struct Measured {
-    latencies: Vec<Duration>,
+pub(super) struct Measured {
+    pub(super) latencies: Vec<Duration>,
     elapsed: Duration,
     cpu: String,
 }
 
 /// Runs `work(client, round)` from many clients until the time is over.
-async fn closed_loop(context: &Setting<'_>, work: impl AsyncFn(usize, usize) -> Result<()>) -> Result<Measured> {
+pub(super) async fn closed_loop(context: &Setting<'_>, work: impl AsyncFn(usize, usize) -> Result<()>) -> Result<Measured> {
     let clock = &context.session.clock;
     let meter = Meter::start(context);
     let began = clock.instant();
@@ -121,7 +121,7 @@ async fn closed_loop(context: &Setting<'_>, work: impl AsyncFn(usize, usize) -> 
     Ok(Measured { latencies, elapsed, cpu })
 }
 
-fn figure(name: String, unit: &'static str, durability: &'static str, measured: Measured) -> Figure {
+pub(super) fn figure(name: String, unit: &'static str, durability: &'static str, measured: Measured) -> Figure {
     let Measured { mut latencies, elapsed, cpu } = measured;
     let count = latencies.len() as f64;
     let latency =
@@ -129,38 +129,12 @@ fn figure(name: String, unit: &'static str, durability: &'static str, measured: 
     Figure { name, value: count / elapsed.as_secs_f64(), unit, cost: cpu + &latency, durability }
 }
 
-/// Durable creates.
-pub(super) async fn create(context: &Setting<'_>) -> Result<Vec<Figure>> {
-    let endpoint = Arc::clone(&context.endpoint);
-    in_namespace(context, "create", async |path| {
-        let measured = closed_loop(context, async |client, round| {
-            must(&*endpoint, Method::POST, &path, config_map(&format!("c{client}-{round}"))).await.map(drop)
-        })
-        .await?;
-        let durability = if context.server.is_some() { "disk" } else { "its own" };
-        Ok(vec![figure(format!("API: create, {} clients", context.options.clients), "creates/s", durability, measured)])
-    })
-    .await
-}
-
-/// GET of one object.
-pub(super) async fn get(context: &Setting<'_>) -> Result<Vec<Figure>> {
-    let endpoint = Arc::clone(&context.endpoint);
-    in_namespace(context, "get", async |path| {
-        must(&*endpoint, Method::POST, &path, config_map("one")).await?;
-        let one = format!("{path}/one");
-        let measured =
-            closed_loop(context, async |_, _| must(&*endpoint, Method::GET, &one, Vec::new()).await.map(drop)).await?;
-        Ok(vec![figure(format!("API: GET, {} clients", context.options.clients), "GET/s", "", measured)])
-    })
-    .await
-}
-
 /// LIST of many objects: the first byte, the whole, and a selector that matches nothing.
 pub(super) async fn list(context: &Setting<'_>) -> Result<Vec<Figure>> {
     let endpoint = Arc::clone(&context.endpoint);
     let clock = &context.session.clock;
     in_namespace(context, "list", async |path| {
+        let path = format!("{path}/configmaps");
         let names: Vec<String> = (0..LIST_OBJECTS).map(|index| format!("c{index}")).collect();
         let path = path.as_str();
         let creates = futures::stream::iter(&names)
@@ -197,6 +171,7 @@ pub(super) async fn watch(context: &Setting<'_>) -> Result<Vec<Figure>> {
     let endpoint = Arc::clone(&context.endpoint);
     let watchers = context.options.watchers;
     in_namespace(context, "watch", async |path| {
+        let path = format!("{path}/configmaps");
         let delivered = Arc::new(AtomicU64::new(0));
         let bytes = Arc::new(AtomicU64::new(0));
         let request = format!("{path}?watch=1&timeoutSeconds=600&resourceVersion=0");

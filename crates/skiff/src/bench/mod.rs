@@ -1,12 +1,16 @@
 //! `skiff bench`: figures with their unit cost and durability class.
 //!
-//! Everything but `store`, `idle` and `start` speaks the public API, so a kubeconfig points it at
-//! any other cluster and a ratio is one command. Figures of one run on a shared machine: run it
-//! more than once before you quote it.
+//! Everything but `store`, `memory`, `restart`, `idle` and `start` speaks the public API, so a kubeconfig points it at
+//! any other cluster and a ratio is one command. `--api-only` measures an API server without controllers and node, as
+//! other people's figures of API servers are. Figures of one run on a shared machine: run it more than once before you
+//! quote it.
 
+mod alone;
 mod api;
 mod pod;
+mod pods;
 mod process;
+mod restart;
 mod start;
 mod store;
 
@@ -52,31 +56,41 @@ pub(crate) struct Setting<'a> {
     pub(crate) server: Option<Group>,
 }
 
-const ALL: [Measurement; 8] = [
+const ALL: [Measurement; 10] = [
     Measurement::Store,
     Measurement::Create,
     Measurement::Get,
     Measurement::List,
     Measurement::Watch,
     Measurement::Pod,
+    Measurement::Memory,
     Measurement::Idle,
     Measurement::Start,
+    Measurement::Restart,
 ];
 
 /// Runs the measurements asked for and prints each as it is done.
 pub(crate) fn run(session: &Session, options: &Bench) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the asynchronous runtime")?;
-    let local = |what: &Measurement| matches!(what, Measurement::Store | Measurement::Idle | Measurement::Start);
+    let local = |what: &Measurement| {
+        use Measurement::{Idle, Memory, Restart, Start, Store};
+        matches!(what, Store | Memory | Idle | Start | Restart)
+    };
+    let whole = |what: &Measurement| matches!(what, Measurement::Pod | Measurement::Idle | Measurement::Start);
     let wanted: Vec<Measurement> = match (options.what.is_empty(), &options.kubeconfig) {
         (false, None) => options.what.clone(),
         (false, Some(_)) if options.what.iter().any(local) => {
-            bail!("store, idle and start measure this machine's own cluster; leave them out with --kubeconfig")
+            bail!("store, memory, idle, start and restart measure this machine; leave them out with --kubeconfig")
         }
         (false, Some(_)) => options.what.clone(),
+        (true, None) if options.api_only => ALL.into_iter().filter(|what| !whole(what)).collect(),
         (true, None) => ALL.to_vec(),
         (true, Some(_)) => ALL.into_iter().filter(|what| !local(what)).collect(),
     };
+    if options.api_only && wanted.iter().any(whole) {
+        bail!("pod, idle and start measure a whole cluster; leave them out with --api-only");
+    }
     if options.output == Format::Text {
         println!("{:<44} {:>12} {:<14} {:<10} COST", "MEASUREMENT", "VALUE", "UNIT", "DURABILITY");
     }
@@ -85,6 +99,7 @@ pub(crate) fn run(session: &Session, options: &Bench) -> Result<()> {
         let figures = match what {
             Measurement::Store => runtime.block_on(store::measure(session, options))?,
             Measurement::Start => start::measure(session)?,
+            Measurement::Restart => runtime.block_on(restart::measure(session, options))?,
             Measurement::Idle => process::measure_idle(session, &session.existing()?)?,
             _ => runtime.block_on(over_the_api(session, options, what))?,
         };
@@ -110,8 +125,14 @@ pub(crate) fn run(session: &Session, options: &Bench) -> Result<()> {
 
 async fn over_the_api(session: &Session, options: &Bench, what: Measurement) -> Result<Vec<Figure>> {
     let tasks = Tasks::new("bench", Shutdown::new());
+    let mut alone = None;
     let (endpoint, server) = match &options.kubeconfig {
         Some(path) => (connect::endpoint_of_kubeconfig(path, &tasks)?, None),
+        None if options.api_only => {
+            let alone = alone.insert(alone::Alone::new(session)?);
+            alone.start()?;
+            (connect::endpoint(session, alone.profile(), &tasks)?, Some(alone.group()))
+        }
         None => {
             let profile = session.existing()?;
             (connect::endpoint(session, &profile, &tasks)?, Some(Group::of_server(&profile)?))
@@ -119,14 +140,16 @@ async fn over_the_api(session: &Session, options: &Bench, what: Measurement) -> 
     };
     let context = Setting { session, options, endpoint, tasks: tasks.clone(), server };
     let figures = match what {
-        Measurement::Create => api::create(&context).await,
-        Measurement::Get => api::get(&context).await,
+        Measurement::Create => pods::create(&context).await,
+        Measurement::Get => pods::get(&context).await,
+        Measurement::Memory => pods::memory(&context).await,
         Measurement::List => api::list(&context).await,
         Measurement::Watch => api::watch(&context).await,
         Measurement::Pod => pod::measure(&context).await,
-        Measurement::Store | Measurement::Idle | Measurement::Start => Ok(Vec::new()),
+        Measurement::Store | Measurement::Idle | Measurement::Start | Measurement::Restart => Ok(Vec::new()),
     };
     tasks.stop().await;
+    drop(alone);
     figures
 }
 

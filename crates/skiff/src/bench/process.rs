@@ -23,6 +23,11 @@ impl Group {
         Ok(Self(vec![running(profile)?]))
     }
 
+    /// These processes.
+    pub(crate) fn of(pids: impl IntoIterator<Item = u32>) -> Self {
+        Self(pids.into_iter().collect())
+    }
+
     /// This process.
     pub(crate) fn own() -> Self {
         Self(vec![std::process::id()])
@@ -53,6 +58,11 @@ impl Group {
         self.0.iter().map(|pid| cpu_of(*pid).unwrap_or_default()).sum()
     }
 
+    /// Resident set size in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        self.0.iter().map(|pid| kilobytes(&format!("/proc/{pid}/status"), "VmRSS:").unwrap_or(0)).sum()
+    }
+
     /// Proportional set size in bytes.
     pub(crate) fn pss(&self) -> u64 {
         self.0.iter().map(|pid| pss_of(*pid).unwrap_or(0)).sum()
@@ -70,8 +80,13 @@ fn cpu_of(pid: u32) -> Option<Duration> {
 }
 
 fn pss_of(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+    kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+/// A size that a file of `/proc` gives in kilobytes, in bytes.
+fn kilobytes(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1_024)
 }
 

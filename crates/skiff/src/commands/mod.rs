@@ -19,7 +19,7 @@ use crate::cli::{Cli, Command, DemoCommand, Format, Output};
 use crate::profile::{Profile, Roots};
 
 pub use kubeconfig::entry as kubeconfig_entry;
-pub use up::step;
+pub use up::{launch, step};
 
 /// What every command gets.
 pub struct Session {

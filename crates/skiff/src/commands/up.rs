@@ -75,7 +75,12 @@ pub fn run(session: &Session, options: &cli::Up) -> Result<()> {
 
 /// Starts the server and shows its steps until it is ready.
 pub fn start(profile: &Profile, printer: &Printer, timeout: Duration) -> Result<()> {
-    let mut server = spawn(profile)?;
+    launch(profile, &[], &|event| printer.show(event), timeout).map(drop)
+}
+
+/// Starts the server with further arguments and tells of its steps until it is ready.
+pub fn launch(profile: &Profile, arguments: &[&str], show: &dyn Fn(&Event), timeout: Duration) -> Result<Child> {
+    let mut server = spawn(profile, arguments)?;
     let output = server.stdout.take().context("read the server's progress")?;
     // A server that hangs is ended by this command, not waited for.
     let (sender, events) = std::sync::mpsc::sync_channel(64);
@@ -86,7 +91,7 @@ pub fn start(profile: &Profile, printer: &Printer, timeout: Duration) -> Result<
             }
         }
     });
-    let outcome = follow(&events, printer, timeout);
+    let outcome = follow(&events, show, timeout);
     if outcome.is_err() {
         let _ = server.kill();
         let _ = server.wait();
@@ -100,10 +105,10 @@ pub fn start(profile: &Profile, printer: &Printer, timeout: Duration) -> Result<
     {
         eprintln!("{words}");
     }
-    outcome.with_context(|| format!("start cluster {}", profile.name))
+    outcome.with_context(|| format!("start cluster {}", profile.name)).map(|()| server)
 }
 
-fn follow(lines: &std::sync::mpsc::Receiver<String>, printer: &Printer, timeout: Duration) -> Result<()> {
+fn follow(lines: &std::sync::mpsc::Receiver<String>, show: &dyn Fn(&Event), timeout: Duration) -> Result<()> {
     loop {
         let line = match lines.recv_timeout(timeout) {
             Ok(line) => line,
@@ -120,15 +125,15 @@ fn follow(lines: &std::sync::mpsc::Receiver<String>, printer: &Printer, timeout:
         match &event {
             Event::Ready => return Ok(()),
             Event::Failed { error } => {
-                printer.show(&event);
+                show(&event);
                 bail!("{error}");
             }
-            Event::Started { .. } | Event::Done { .. } => printer.show(&event),
+            Event::Started { .. } | Event::Done { .. } => show(&event),
         }
     }
 }
 
-fn spawn(profile: &Profile) -> Result<Child> {
+fn spawn(profile: &Profile, arguments: &[&str]) -> Result<Child> {
     files::create_private_dir(&profile.logs())?;
     files::create_private_dir(profile.run())?;
     let path = profile.logs().join("server.log");
@@ -136,6 +141,7 @@ fn spawn(profile: &Profile) -> Result<Child> {
     let binary = std::env::current_exe().context("find this binary")?;
     Command::new(&binary)
         .args(["--profile", &profile.name, "server", "--report"])
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -4,6 +4,7 @@
 //! [`local`] and [`dialer`] (how both meet), [`handler`] (the control socket).
 
 mod addons;
+mod api_only;
 mod control_plane;
 mod dialer;
 mod extra_config;
@@ -58,7 +59,8 @@ pub fn run(session: &Session, options: &cli::Server) -> Result<()> {
     let mut profile = session.existing()?;
     profile.settings.extra_config.extend_from_slice(&options.extra_config);
     let reporter = Reporter { on: options.report };
-    let outcome = serve(session, &profile, &reporter);
+    let parts = if options.api_only { What::ApiOnly } else { What::Everything };
+    let outcome = serve(session, &profile, &reporter, parts);
     if let Err(error) = &outcome {
         tracing::error!(error = format!("{error:#}"), "the server ends");
         reporter.event(&Event::Failed { error: format!("{error:#}") });
@@ -66,7 +68,14 @@ pub fn run(session: &Session, options: &cli::Server) -> Result<()> {
     outcome
 }
 
-fn serve(session: &Session, profile: &Profile, reporter: &Reporter) -> Result<()> {
+/// How much of a cluster is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Everything,
+    ApiOnly,
+}
+
+fn serve(session: &Session, profile: &Profile, reporter: &Reporter, what: What) -> Result<()> {
     files::create_private_dir(profile.run())?;
     files::create_private_dir(&profile.logs())?;
     let _lock = lock(profile)?;
@@ -79,7 +88,10 @@ fn serve(session: &Session, profile: &Profile, reporter: &Reporter) -> Result<()
         .enable_all()
         .build()
         .context("start the asynchronous runtime")?;
-    runtime.block_on(live(session, profile, reporter))
+    match what {
+        What::Everything => runtime.block_on(live(session, profile, reporter)),
+        What::ApiOnly => runtime.block_on(api_only::live(session, profile, reporter)),
+    }
 }
 
 async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Result<()> {
@@ -126,20 +138,7 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
     let dialer = Dialer::new(certificates.kubelet_client()?);
     let plane = reporter
         .step(&clock, Step::Api, async {
-            let parts = Parts {
-                cluster: storage.cluster(profile).to_owned(),
-                authority: certificates.authority.clone(),
-                serving: certificates.serving.clone(),
-                front_proxy: certificates.front_proxy.clone(),
-                service_account_key: certificates.service_account_key.clone(),
-                advertise: SocketAddr::new(profile.host_address().into(), profile.settings.api_port),
-                service_cidr: SERVICE_NETWORK,
-                dialer: dialer.clone(),
-                extra_config: extra_config.clone(),
-                clock: clock.clone(),
-                random: random.clone(),
-                tasks: tasks.group("control-plane"),
-            };
+            let parts = parts(profile, &storage, &certificates, dialer.clone(), extra_config.clone(), &clock, &tasks);
             let plane = ControlPlane::start(parts, storage.store()).await?;
             for address in [IpAddr::from([127, 0, 0, 1]), profile.host_address().into()] {
                 plane.listen(SocketAddr::new(address, profile.settings.api_port)).await?;
@@ -222,6 +221,32 @@ async fn live(session: &Session, profile: &Profile, reporter: &Reporter) -> Resu
     }
     let _ = std::fs::remove_file(profile.control_socket());
     Ok(())
+}
+
+/// What the control plane of `profile` is made of.
+fn parts(
+    profile: &Profile,
+    storage: &Storage,
+    certificates: &Certificates,
+    dialer: Arc<Dialer>,
+    extra_config: ExtraConfig,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Parts {
+    Parts {
+        cluster: storage.cluster(profile).to_owned(),
+        authority: certificates.authority.clone(),
+        serving: certificates.serving.clone(),
+        front_proxy: certificates.front_proxy.clone(),
+        service_account_key: certificates.service_account_key.clone(),
+        advertise: SocketAddr::new(profile.host_address().into(), profile.settings.api_port),
+        service_cidr: SERVICE_NETWORK,
+        dialer,
+        extra_config,
+        clock: clock.clone(),
+        random: Random::system(),
+        tasks: tasks.group("control-plane"),
+    }
 }
 
 /// Waits until the API shows the node Ready.
