@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skiff_base::{Clock, Random, Shutdown, Tasks};
-use skiff_store::cache::{Cache, Scope, Snapshot, WATCHER_QUEUE_EVENTS, Watcher};
+use skiff_store::cache::{Cache, Filter, Scope, Snapshot, WATCHER_QUEUE_EVENTS, Watcher};
 use skiff_store::memory::MemoryStore;
 use skiff_store::{Entry, Error, EventKind, Expect, Revision, Store};
 
@@ -123,7 +123,7 @@ async fn progress_never_runs_ahead_of_what_was_delivered() {
 #[tokio::test]
 async fn filtered_changes_do_not_arrive() {
     let fixture = fixture();
-    let filter = Box::new(|change: &skiff_store::cache::Change<Entry>| change.current.value == "yes");
+    let filter = Filter::new(|change: &skiff_store::cache::Change<Entry>| change.current.value == "yes", None);
     let scope = Scope::prefix(b"pods/");
     let mut watcher = fixture.cache.watch_filtered(scope, 1, Some(filter)).await.unwrap();
     fixture.put("pods/a", "no").await;

@@ -68,6 +68,7 @@ async fn list<T: Send + Sync + 'static>(cache: &Inner<T>) -> Result<Revision, Er
         state.ring = Ring::new(result.revision);
         state.kept.clear();
     }
+    cache.indexing.lock().forget();
     registry.end(&Error::Compacted { requested: *cache.applied.borrow(), compacted: result.revision });
     cache.applied.send_replace(result.revision);
     Ok(result.revision)
@@ -128,8 +129,9 @@ fn apply<T: Send + Sync + 'static>(cache: &Inner<T>, events: Vec<Event>) {
             })
             .collect()
     };
+    cache.indexing.lock().apply(&cache.attributes, &changes);
     for change in &changes {
-        registry.publish(change);
+        registry.publish(change, &cache.attributes);
     }
     cache.applied.send_if_modified(|applied| {
         let is_later = progress > *applied;

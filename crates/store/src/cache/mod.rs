@@ -31,7 +31,9 @@
 //! # }
 //! ```
 
+mod attributes;
 mod feed;
+mod index;
 mod ring;
 mod snapshot;
 mod watcher;
@@ -44,11 +46,14 @@ use parking_lot::{Mutex, RwLock};
 use skiff_base::{Clock, Tasks};
 use tokio::sync::watch;
 
+use self::attributes::Attributes;
+pub use self::attributes::{Field, Labels, Wanted};
+use self::index::Indexing;
 use self::ring::Ring;
 use self::snapshot::Kept;
 pub use self::snapshot::Snapshot;
 use self::watcher::Registry;
-pub use self::watcher::{Scope, WATCHER_QUEUE_EVENTS, Watcher};
+pub use self::watcher::{Filter, Scope, WATCHER_QUEUE_EVENTS, Watcher};
 use crate::contract::{Entry, Error, EventKind, Frontier, Outstanding, Range, Revision, Store, prefix_end};
 
 /// One change as every watcher sees it.
@@ -81,10 +86,12 @@ struct Inner<T> {
     prefix: Bytes,
     build: Box<Build<T>>,
     clock: Clock,
-    // Lock order: `registry` before `state`. The feed holds `registry` while it applies and hands
-    // out, so who holds it sees neither a half-told change nor misses one.
+    attributes: Attributes<T>,
+    // Lock order: `registry`, then `state`, then `indexing`. The feed holds `registry` while it
+    // applies and hands out, so who holds it sees neither a half-told change nor misses one.
     registry: Mutex<Registry<T>>,
     state: RwLock<State<T>>,
+    indexing: Mutex<Indexing<T>>,
     /// The revision that has been applied; 0 before the first list.
     applied: watch::Sender<Revision>,
     /// The far end of the watch that is followed now.
@@ -115,14 +122,28 @@ impl<T: Send + Sync + 'static> Cache<T> {
         clock: Clock,
         tasks: &Tasks,
     ) -> Self {
+        Self::with_labels(store, prefix, build, |_, _| {}, clock, tasks)
+    }
+
+    /// A cache whose items can be found by their labels, which `labels` tells.
+    pub fn with_labels(
+        store: Arc<dyn Store>,
+        prefix: Bytes,
+        build: impl Fn(&Entry) -> T + Send + Sync + 'static,
+        labels: impl Fn(&T, &mut dyn FnMut(&str, &str)) + Send + Sync + 'static,
+        clock: Clock,
+        tasks: &Tasks,
+    ) -> Self {
         let state = State { items: imbl::OrdMap::new(), changed: 0, ring: Ring::new(0), kept: Kept::default() };
         let inner = Inner {
             store,
             prefix,
             build: Box::new(build),
             clock,
+            attributes: Attributes::new(Box::new(labels)),
             registry: Mutex::default(),
             state: RwLock::new(state),
+            indexing: Mutex::default(),
             applied: watch::Sender::new(0),
             frontier: watch::Sender::new(None),
         };
@@ -195,13 +216,24 @@ impl<T: Send + Sync + 'static> Cache<T> {
         self.inner.state.write().kept.insert(snapshot.clone(), self.inner.clock.instant());
     }
 
+    /// The keys of `snapshot` whose items may fulfil every condition, in order: all that do and
+    /// perhaps some that do not. `None` when nothing is faster than to look at every item. A large
+    /// cache that is asked for the first time builds what it needs for the next time.
+    pub fn candidates(&self, snapshot: &Snapshot<T>, wanted: &[Wanted<T>]) -> Option<Vec<Bytes>> {
+        let found = index::find(&self.inner, snapshot, wanted);
+        if found.wants_index {
+            self.tasks.spawn("index", index::build(Arc::downgrade(&self.inner)));
+        }
+        found.keys
+    }
+
     /// Changes within `scope` after revision `after`. [`Error::Compacted`] when changes since
     /// then are no longer remembered: the client has to list again.
     pub async fn watch(&self, scope: Scope, after: Revision) -> Result<Watcher<T>, Error> {
         self.watch_filtered(scope, after, None).await
     }
 
-    /// Like [`Cache::watch`], without the changes for which `filter` is false; they do not wake
+    /// Like [`Cache::watch`], without the changes that `filter` does not want; they do not wake
     /// the watcher.
     pub async fn watch_filtered(
         &self,
@@ -219,9 +251,6 @@ impl<T: Send + Sync + 'static> Cache<T> {
         }
     }
 }
-
-/// Decides which changes a watcher is woken for.
-pub type Filter<T> = Box<dyn Fn(&Change<T>) -> bool + Send + Sync>;
 
 impl<T> Drop for Cache<T> {
     fn drop(&mut self) {

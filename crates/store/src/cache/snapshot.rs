@@ -46,6 +46,11 @@ impl<T> Snapshot<T> {
         self.revision
     }
 
+    /// The last change that is in it.
+    pub(super) fn changed(&self) -> Revision {
+        self.changed
+    }
+
     /// How many items there are.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::{Change, Filter, Inner, ended};
+use super::attributes::{Attributes, Field, Term, Wanted};
+use super::{Change, Inner, ended};
 use crate::contract::{Error, Revision};
 
 /// A watcher with more undelivered changes is cut and has to list again: one slow client must
@@ -40,6 +41,20 @@ impl Scope {
     }
 }
 
+/// Decides which changes a watcher is woken for.
+pub struct Filter<T> {
+    wants: Box<dyn Fn(&Change<T>) -> bool + Send + Sync>,
+    wanted: Option<Wanted<T>>,
+}
+
+impl<T> Filter<T> {
+    /// The changes for which `wants` is true. When only items that fulfil `wanted`, before the
+    /// change or after it, can be among them, then the others cost nothing.
+    pub fn new(wants: impl Fn(&Change<T>) -> bool + Send + Sync + 'static, wanted: Option<Wanted<T>>) -> Self {
+        Self { wants: Box::new(wants), wanted }
+    }
+}
+
 /// A stream of changes in revision order. Dropping it ends the watch.
 pub struct Watcher<T: Send + Sync + 'static> {
     slot: Arc<Slot<T>>,
@@ -54,6 +69,8 @@ struct Slot<T> {
     scope: Scope,
     after: Revision,
     filter: Option<Filter<T>>,
+    /// The one term that an item must have, before a change or after it, for the change to be wanted.
+    term: Option<Term>,
     queue: Mutex<Queue<T>>,
     waker: AtomicWaker,
 }
@@ -65,7 +82,7 @@ struct Queue<T> {
 
 impl<T> Slot<T> {
     fn wants(&self, change: &Change<T>) -> bool {
-        change.revision > self.after && self.filter.as_ref().is_none_or(|filter| filter(change))
+        change.revision > self.after && self.filter.as_ref().is_none_or(|filter| (filter.wants)(change))
     }
 
     /// Whether the watcher stays.
@@ -90,61 +107,123 @@ impl<T> Slot<T> {
         stays
     }
 
+    /// The field that makes its term.
+    fn field(&self) -> Option<&Field<T>> {
+        match self.filter.as_ref()?.wanted.as_ref()? {
+            Wanted::Field { field, .. } if self.term.is_some() => Some(field),
+            _ => None,
+        }
+    }
+
     fn end(&self, error: Error) {
         self.queue.lock().end = Some(error);
         self.waker.wake();
     }
 }
 
-/// All watchers of a cache, by the length and then the bytes of their scope.
-pub(super) struct Registry<T>(BTreeMap<usize, Scopes<T>>);
+/// All watchers of a cache.
+pub(super) struct Registry<T> {
+    /// By the length and then the bytes of their scope.
+    scopes: BTreeMap<usize, HashMap<Bytes, Listeners<T>>>,
+    /// The fields that make the terms of watchers, and of how many.
+    fields: Vec<(Field<T>, usize)>,
+}
 
-type Scopes<T> = HashMap<Bytes, Vec<Arc<Slot<T>>>>;
+/// The watchers of a scope.
+struct Listeners<T> {
+    /// Those that must be asked about every change.
+    all: Vec<Arc<Slot<T>>>,
+    /// Those that only want items with a term.
+    by_term: HashMap<Term, Vec<Arc<Slot<T>>>>,
+}
 
 impl<T> Default for Registry<T> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { scopes: BTreeMap::new(), fields: Vec::new() }
+    }
+}
+
+impl<T> Default for Listeners<T> {
+    fn default() -> Self {
+        Self { all: Vec::new(), by_term: HashMap::new() }
     }
 }
 
 impl<T> Registry<T> {
     /// Hands a change to everybody who wants it.
-    pub(super) fn publish(&mut self, change: &Arc<Change<T>>) {
-        for (length, scopes) in self.0.range_mut(..=change.key.len()) {
-            if let Some(slots) = scopes.get_mut(&change.key[..*length]) {
-                slots.retain(|slot| !slot.scope.contains(&change.key) || slot.offer(change));
+    pub(super) fn publish(&mut self, change: &Arc<Change<T>>, attributes: &Attributes<T>) {
+        let mut terms = None;
+        for (length, scopes) in self.scopes.range_mut(..=change.key.len()) {
+            let Some(listeners) = scopes.get_mut(&change.key[..*length]) else { continue };
+            let offer = |slot: &mut Arc<Slot<T>>| !slot.scope.contains(&change.key) || slot.offer(change);
+            listeners.all.retain_mut(offer);
+            if listeners.by_term.is_empty() {
+                continue;
+            }
+            let fields = self.fields.iter().map(|(field, _)| field);
+            for term in terms.get_or_insert_with(|| attributes.around(change, fields)) {
+                if let Some(slots) = listeners.by_term.get_mut(term) {
+                    slots.retain_mut(offer);
+                }
             }
         }
     }
 
-    /// Ends every watch.
+    /// Ends every watch. Its field still counts until its owner drops it.
     pub(super) fn end(&mut self, error: &Error) {
-        let all = std::mem::take(&mut self.0);
-        for slot in all.into_values().flat_map(HashMap::into_values).flatten() {
-            slot.end(error.clone());
+        for listeners in std::mem::take(&mut self.scopes).into_values().flat_map(HashMap::into_values) {
+            for slot in listeners.all.into_iter().chain(listeners.by_term.into_values().flatten()) {
+                slot.end(error.clone());
+            }
         }
     }
 
     fn insert(&mut self, slot: Arc<Slot<T>>) {
-        let scopes = self.0.entry(slot.scope.key.len()).or_default();
-        scopes.entry(slot.scope.key.clone()).or_default().push(slot);
+        if let Some(field) = slot.field() {
+            match self.fields.iter_mut().find(|(known, _)| known.name == field.name) {
+                Some((_, count)) => *count += 1,
+                None => self.fields.push((field.clone(), 1)),
+            }
+        }
+        let scopes = self.scopes.entry(slot.scope.key.len()).or_default();
+        let listeners = scopes.entry(slot.scope.key.clone()).or_default();
+        match slot.term {
+            Some(term) => listeners.by_term.entry(term).or_default().push(slot),
+            None => listeners.all.push(slot),
+        }
     }
 
     fn remove(&mut self, slot: &Arc<Slot<T>>) {
+        if let Some(field) = slot.field() {
+            self.fields.iter_mut().filter(|(known, _)| known.name == field.name).for_each(|(_, count)| *count -= 1);
+            self.fields.retain(|(_, count)| *count > 0);
+        }
         let length = slot.scope.key.len();
-        let Some(scopes) = self.0.get_mut(&length) else { return };
-        if let Some(slots) = scopes.get_mut(&slot.scope.key) {
-            if let Some(index) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
-                slots.swap_remove(index);
+        let Some(scopes) = self.scopes.get_mut(&length) else { return };
+        let Some(listeners) = scopes.get_mut(&slot.scope.key) else { return };
+        match slot.term {
+            Some(term) => {
+                if listeners.by_term.get_mut(&term).is_some_and(|slots| !take_out(slots, slot)) {
+                    listeners.by_term.remove(&term);
+                }
             }
-            if slots.is_empty() {
-                scopes.remove(&slot.scope.key);
-            }
+            None => drop(take_out(&mut listeners.all, slot)),
+        }
+        if listeners.all.is_empty() && listeners.by_term.is_empty() {
+            scopes.remove(&slot.scope.key);
         }
         if scopes.is_empty() {
-            self.0.remove(&length);
+            self.scopes.remove(&length);
         }
     }
+}
+
+/// Whether any are left.
+fn take_out<T>(slots: &mut Vec<Arc<Slot<T>>>, slot: &Arc<Slot<T>>) -> bool {
+    if let Some(index) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
+        slots.swap_remove(index);
+    }
+    !slots.is_empty()
 }
 
 impl<T> Drop for Registry<T> {
@@ -160,9 +239,13 @@ pub(super) fn open<T: Send + Sync + 'static>(
     after: Revision,
     filter: Option<Filter<T>>,
 ) -> Result<Watcher<T>, Error> {
+    let wanted = filter.as_ref().and_then(|filter| filter.wanted.as_ref());
+    // An item that changes from one value to another that is wanted too must not be told twice.
+    let term = wanted.map(|wanted| cache.attributes.any_of(wanted)).filter(|terms| terms.len() == 1);
     let mut slot = Slot {
         scope,
         after,
+        term: term.map(|terms| terms[0]),
         filter,
         queue: Mutex::new(Queue { changes: VecDeque::new(), end: None }),
         waker: AtomicWaker::new(),
