@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use http_body_util::BodyExt;
 
@@ -39,6 +40,18 @@ impl Body {
         }
     }
 
+    /// Keeps `held` until all of a stream has been sent.
+    #[must_use]
+    pub(crate) fn holding(self, held: impl Send + 'static) -> Self {
+        match self {
+            Self::Whole(bytes) => Self::Whole(bytes),
+            Self::Stream(stream) => Self::Stream(Box::pin(stream.map(move |chunk| {
+                let _held = &held;
+                chunk
+            }))),
+        }
+    }
+
     /// All chunks together.
     ///
     /// # Errors
@@ -48,7 +61,7 @@ impl Body {
             Self::Whole(bytes) => Ok(bytes.unwrap_or_default()),
             Self::Stream(mut stream) => {
                 let mut all = BytesMut::new();
-                while let Some(chunk) = futures::StreamExt::next(&mut stream).await {
+                while let Some(chunk) = stream.next().await {
                     all.extend_from_slice(&chunk?);
                 }
                 Ok(all.freeze())

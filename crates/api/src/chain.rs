@@ -223,8 +223,9 @@ async fn authenticated_answer(server: &Arc<ApiServer>, mut call: Call) -> ApiRes
     let answer = if matches!(call.info.verb, "create" | "update" | "patch" | "delete" | "deletecollection") {
         tokio::time::timeout(deadline, to_its_end(server, call, seat, deadline + longest)).await
     } else {
-        let _seat = seat;
-        tokio::time::timeout(deadline, routes::route(server, call)).await
+        let answer = tokio::time::timeout(deadline, routes::route(server, call)).await;
+        // A list that is still being sent keeps its seats.
+        answer.map(|answer| answer.map(|response| response.map(|body| body.holding(seat))))
     };
     answer.unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout")))
 }

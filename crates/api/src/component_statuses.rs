@@ -4,6 +4,7 @@
 //! processes of their own. Here they are parts of whichever server leads, so the store is the only component that
 //! every server can speak of.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
@@ -13,6 +14,7 @@ use skiff_object::Tree;
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
+use crate::listing::{self, Objects};
 use crate::request::options::ListOptions;
 use crate::respond::{self, ListMeta};
 use crate::selection::Selection;
@@ -48,8 +50,8 @@ pub async fn answer(server: &ApiServer, call: &Call, subject: &Subject) -> ApiRe
             let selection = Selection::parse(subject.kind.as_ref(), &options.label_selector, &options.field_selector)?;
             let item = Item::of(store(server, subject).await?);
             let wanted = selection.matches(subject.kind.as_ref(), &item);
-            let items = if wanted { vec![item.stored.clone()] } else { Vec::new() };
-            respond::list(subject.view(server, form), &items, &ListMeta::default())
+            let objects = Objects::given(wanted.then(|| Arc::new(item)));
+            listing::respond(server, call, (&subject.kind, form), objects, ListMeta::default()).await
         }
         _ => Err(ApiError::method_not_allowed()),
     }

@@ -45,7 +45,7 @@ const PATHS: [&str; 9] =
 
 /// What a server counts.
 pub struct Metrics {
-    answers: Family<8, Answers>,
+    answers: Family<8, Arc<Answers>>,
     long_running: Family<7, Arc<AtomicI64>>,
     watch_events: Family<3, Arc<Histogram>>,
     admission: Family<4, Histogram>,
@@ -62,7 +62,7 @@ impl Default for Metrics {
             answers: Family::new(
                 ["component", "dry_run", "group", "resource", "scope", "subresource", "verb", "version"],
                 REQUEST_SERIES_MAX,
-                Answers::default,
+                Arc::<Answers>::default,
             ),
             long_running: Family::new(
                 ["component", "group", "resource", "scope", "subresource", "verb", "version"],
@@ -235,6 +235,28 @@ impl Drop for Inflight<'_> {
     }
 }
 
+/// The bytes of a body that is being sent; observed when it is dropped.
+struct Sent(Arc<Answers>, u64);
+
+impl Sent {
+    fn add(&mut self, bytes: usize) {
+        self.1 += bytes as u64;
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.0.bytes.observe_units(self.1);
+    }
+}
+
+fn count_bytes(answers: Arc<Answers>, response: &mut Response<Body>) {
+    let Body::Stream(stream) = std::mem::replace(response.body_mut(), Body::empty()) else { return };
+    let mut sent = Sent(answers, 0);
+    let counted = stream.inspect(move |chunk| sent.add(chunk.as_ref().map_or(0, Bytes::len)));
+    *response.body_mut() = Body::Stream(counted.boxed());
+}
+
 impl Metrics {
     /// Counts an answer. A stream is counted as open until it ends, and a watch by its events.
     pub fn answered(&self, server: &ApiServer, asked: &Asked, took: Duration, response: &mut Response<Body>) {
@@ -248,7 +270,11 @@ impl Metrics {
             answers.bytes.observe_units(bytes);
         }
         if matches!(response.body(), Body::Stream(_)) {
-            self.follow(labels, response);
+            match labels.verb {
+                // How long a list is, its end says.
+                "LIST" => count_bytes(Arc::clone(answers), response),
+                _ => self.follow(labels, response),
+            }
         }
     }
 

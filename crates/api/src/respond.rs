@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -19,9 +19,10 @@ use crate::storage::Stored;
 use crate::table;
 
 mod pretty;
+pub(crate) use pretty::Indent;
 
 /// Smaller answers are not worth compressing: upstream's threshold.
-const GZIP_BYTES_MIN: usize = 128 * 1024;
+pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 
 /// What an error has to know of a request that is used up by then.
 #[derive(Clone)]
@@ -84,9 +85,9 @@ pub fn whole(code: StatusCode, bytes: impl Into<Bytes>, content_type: &'static s
 
 /// Compresses an answer that is worth it for a client that can read it.
 pub fn compress(response: &mut Response<Body>, encodings: Option<&HeaderValue>) {
-    let accepts = encodings.and_then(|value| value.to_str().ok()).unwrap_or("");
     let Body::Whole(Some(bytes)) = response.body() else { return };
-    if bytes.len() < GZIP_BYTES_MIN || !accepts.split(',').any(|one| one.trim().starts_with("gzip")) {
+    let is_done = response.headers().contains_key(header::CONTENT_ENCODING);
+    if bytes.len() < GZIP_BYTES_MIN || is_done || !accepts_gzip(encodings) {
         return;
     }
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
@@ -95,6 +96,21 @@ pub fn compress(response: &mut Response<Body>, encodings: Option<&HeaderValue>) 
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// An answer that has been compressed before.
+pub(crate) fn compressed(bytes: Bytes, content_type: &'static str) -> Response<Body> {
+    let mut response = whole(StatusCode::OK, bytes, content_type);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+/// Whether a client can read gzip.
+pub(crate) fn accepts_gzip(encodings: Option<&HeaderValue>) -> bool {
+    let accepts = encodings.and_then(|value| value.to_str().ok()).unwrap_or("");
+    accepts.split(',').any(|one| one.trim().starts_with("gzip"))
 }
 
 /// A tree that is not stored (a review, a `Scale`, a `Status`) in the client's form.
@@ -218,7 +234,7 @@ pub struct ListMeta {
 }
 
 impl ListMeta {
-    fn to_tree(&self) -> Tree {
+    pub(crate) fn to_tree(&self) -> Tree {
         let mut tree = Tree::map();
         if self.revision > 0 {
             tree.set(&["resourceVersion"], self.revision.to_string());
@@ -231,129 +247,6 @@ impl ListMeta {
         }
         tree
     }
-}
-
-/// A list of stored objects as an answer.
-pub fn list(view: View<'_>, items: &[Stored], meta: &ListMeta) -> ApiResult<Response<Body>> {
-    let View { kind, form, now } = view;
-    let facts = kind.facts();
-    let bytes = match form.projection {
-        Projection::Object if form.format == Format::Json && is_stored_form(kind) && !form.pretty => {
-            list_json(kind, items, meta)
-        }
-        Projection::Object if form.format == Format::Json && kind.custom().is_some() && !form.pretty => {
-            let objects = items.iter().map(|stored| Ok(json::encode(&served(kind, stored)?, kind.schema(), facts.ty)));
-            list_of(kind, &objects.collect::<ApiResult<Vec<_>>>()?, meta)
-        }
-        Projection::Object if form.format == Format::Protobuf => list_protobuf(kind, items, meta)?,
-        Projection::Object => {
-            let mut list = Tree::map();
-            list.set(&["kind"], facts.list_kind.as_str());
-            list.set(&["apiVersion"], facts.api_version.as_str());
-            list.set(&["metadata"], meta.to_tree());
-            let items = items
-                .iter()
-                .map(|stored| {
-                    let json = json::encode(&served(kind, stored)?, kind.schema(), facts.ty);
-                    let mut item = json::decode_untyped(&json).map_err(ApiError::internal)?;
-                    // The list says what items of built-in kinds are.
-                    if kind.custom().is_none() {
-                        item.unset(&["kind"]);
-                        item.unset(&["apiVersion"]);
-                    }
-                    Ok(item)
-                })
-                .collect::<ApiResult<Vec<_>>>()?;
-            list.set(&["items"], items);
-            encode(&list, None, kind.schema(), form)
-        }
-        Projection::Metadata => {
-            let items = items
-                .iter()
-                .map(|stored| Ok(metadata_only(&served(kind, stored)?, "PartialObjectMetadata")))
-                .collect::<ApiResult<Vec<_>>>()?;
-            let mut list = Tree::map();
-            list.set(&["kind"], "PartialObjectMetadataList");
-            list.set(&["apiVersion"], "meta.k8s.io/v1");
-            list.set(&["metadata"], meta.to_tree());
-            list.set(&["items"], items);
-            encode(&list, type_named("meta.k8s.io/v1", "PartialObjectMetadataList"), skiff_kinds::schema(), form)
-        }
-        Projection::Table(include) => {
-            let items = items.iter().map(|stored| served(kind, stored)).collect::<ApiResult<Vec<_>>>()?;
-            let version = meta.revision.to_string();
-            let mut table = table::of(kind, &items, table::Style { include, columns: true, version: &version, now });
-            table.set(&["metadata"], meta.to_tree());
-            encode(&table, None, kind.schema(), form)
-        }
-    };
-    Ok(whole(StatusCode::OK, bytes, form.content_type()))
-}
-
-/// Stored bytes with their versions, nothing decoded.
-fn list_json(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> Bytes {
-    let size: usize = items.iter().map(|item| item.value.len() + 40).sum();
-    let mut out = list_head(kind, meta, size);
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.extend_from_slice(b",");
-        }
-        item.write_json(&mut out, false);
-    }
-    out.extend_from_slice(b"]}");
-    out.freeze()
-}
-
-/// Objects that say themselves what they are: a client cannot know the kind of a custom resource otherwise.
-fn list_of(kind: &dyn Kind, objects: &[Vec<u8>], meta: &ListMeta) -> Bytes {
-    let mut out = list_head(kind, meta, objects.iter().map(|object| object.len() + 1).sum());
-    for (index, object) in objects.iter().enumerate() {
-        if index > 0 {
-            out.extend_from_slice(b",");
-        }
-        out.extend_from_slice(object);
-    }
-    out.extend_from_slice(b"]}");
-    out.freeze()
-}
-
-fn list_head(kind: &dyn Kind, meta: &ListMeta, size: usize) -> BytesMut {
-    let facts = kind.facts();
-    let mut out = BytesMut::with_capacity(size + 256);
-    out.extend_from_slice(b"{\"kind\":\"");
-    out.extend_from_slice(facts.list_kind.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"apiVersion\":\"");
-    out.extend_from_slice(facts.api_version.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"metadata\":");
-    out.extend_from_slice(&json::encode_untyped(&meta.to_tree()));
-    out.extend_from_slice(b",\"items\":[");
-    out
-}
-
-/// Lists are alike in protobuf: metadata is field 1, items are field 2.
-fn list_protobuf(kind: &dyn Kind, items: &[Stored], meta: &ListMeta) -> ApiResult<Bytes> {
-    let facts = kind.facts();
-    let mut raw = Vec::new();
-    let list_meta = type_named("v1", "ListMeta");
-    let meta = list_meta.map(|ty| protobuf::encode(&meta.to_tree(), skiff_kinds::schema(), ty)).unwrap_or_default();
-    protobuf_field(&mut raw, 1, &meta);
-    for item in items {
-        let object = served(kind, item)?;
-        protobuf_field(&mut raw, 2, &protobuf::encode(&object, kind.schema(), facts.ty));
-    }
-    Ok(protobuf::envelope::encode(facts.api_version.as_str(), facts.list_kind.as_str(), &raw).into())
-}
-
-/// Appends a length-delimited field.
-pub fn protobuf_field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
-    out.push(number << 3 | 2);
-    let mut length = value.len();
-    while length >= 0x80 {
-        out.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
-    out.extend_from_slice(value);
 }
 
 /// Plain text.

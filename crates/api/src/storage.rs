@@ -15,6 +15,7 @@ use skiff_store::cache::{Cache, Change};
 use skiff_store::{Entry, Error, EventKind, Expect, LeaseId, Revision, Store};
 
 use crate::errors::{ApiError, ApiResult, Qualified};
+use crate::scan;
 use crate::metrics::histogram::{Histogram, SECONDS};
 
 /// The one place that makes storage keys:
@@ -82,14 +83,14 @@ impl Timings {
 pub struct Item {
     /// The object.
     pub stored: Stored,
-    /// What selectors look at, found out when the first one asks.
-    pub(crate) header: std::sync::OnceLock<crate::selection::Header>,
+    /// How long it is in protobuf, and its metadata alone, in the stored version; 0 while nobody has asked.
+    pub(crate) lengths: [std::sync::atomic::AtomicU32; 2],
 }
 
 impl Item {
-    /// An object that selectors have not looked at.
-    pub(crate) fn of(stored: Stored) -> Arc<Self> {
-        Arc::new(Self { stored, header: std::sync::OnceLock::new() })
+    /// An object as it is stored.
+    pub(crate) fn of(stored: Stored) -> Self {
+        Self { stored, lengths: Default::default() }
     }
 }
 
@@ -226,7 +227,7 @@ impl Collection {
     }
 
     fn item(&self, stored: Stored) -> Arc<Item> {
-        Arc::new(Item { stored, header: std::sync::OnceLock::new() })
+        Arc::new(Item::of(stored))
     }
 
     /// Reads one object.
@@ -388,9 +389,11 @@ impl Collections {
         let mut prefix = storage_key(&self.cluster, group, plural, "", "").to_vec();
         prefix.pop();
         let length = prefix.len();
-        let build = move |entry: &Entry| Item { stored: relative(entry, length), header: std::sync::OnceLock::new() };
+        let build = move |entry: &Entry| Item::of(relative(entry, length));
+        let labels = |item: &Item, tell: &mut dyn FnMut(&str, &str)| scan::labels(&item.stored.value, tell);
+        let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
         Collection {
-            cache: Cache::new(Arc::clone(&self.store), prefix.into(), build, self.clock.clone(), &self.tasks),
+            cache: Cache::with_labels(store, prefix.into(), build, labels, clock, &self.tasks),
             store: Arc::clone(&self.store),
             cluster: Arc::clone(&self.cluster),
             group: group.to_owned(),

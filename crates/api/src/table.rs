@@ -29,11 +29,12 @@ pub fn of(kind: &dyn Kind, objects: &[Tree], style: Style<'_>) -> Tree {
     metadata.insert("resourceVersion", style.version);
     table.insert("metadata", Tree::Map(metadata));
     table.insert("columnDefinitions", if style.columns { column_definitions(kind) } else { Tree::Null });
-    table.insert("rows", objects.iter().map(|object| row(kind, object, style)).collect::<Vec<_>>());
+    table.insert("rows", objects.iter().map(|object| row(kind, object, style.include, style.now)).collect::<Vec<_>>());
     Tree::Map(table)
 }
 
-fn column_definitions(kind: &dyn Kind) -> Tree {
+/// The columns of a kind.
+pub(crate) fn column_definitions(kind: &dyn Kind) -> Tree {
     let columns = kind.columns();
     let columns = columns.iter().map(|column| {
         let mut tree = Map::new();
@@ -47,10 +48,11 @@ fn column_definitions(kind: &dyn Kind) -> Tree {
     Tree::List(columns.collect())
 }
 
-fn row(kind: &dyn Kind, object: &Tree, style: Style<'_>) -> Tree {
+/// An object as a row.
+pub(crate) fn row(kind: &dyn Kind, object: &Tree, include: IncludeObject, now: Time) -> Tree {
     let mut row = Map::new();
-    row.insert("cells", kind.row(object, style.now));
-    match style.include {
+    row.insert("cells", kind.row(object, now));
+    match include {
         IncludeObject::None => {}
         IncludeObject::Metadata => {
             row.insert("object", respond::metadata_only(object, "PartialObjectMetadata"));

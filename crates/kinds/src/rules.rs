@@ -118,6 +118,16 @@ pub fn field_value(object: &Tree, label: &str) -> String {
     }
 }
 
+/// The paths that [`field_value`] looks at for a label.
+pub fn field_paths(label: &str) -> Vec<Vec<&str>> {
+    match label {
+        "status.podIPs" => Vec::new(),
+        "status.successful" => vec![vec!["status", "succeeded"]],
+        "source" => vec![vec!["source", "component"], vec!["reportingComponent"]],
+        _ => vec![label.split('.').collect()],
+    }
+}
+
 /// Puts the value of `old` at `path` into `new`, or takes it away when `old` has none.
 pub fn keep(new: &mut Tree, old: &Tree, path: &[&'static str]) {
     match old.at(path) {

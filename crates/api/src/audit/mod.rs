@@ -32,7 +32,7 @@ use crate::errors::{ApiError, ApiResult};
 use crate::outbound::{Outbound, Target};
 
 /// Bodies above this are not parsed for the log: they would be held three times.
-const OBJECT_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const OBJECT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Annotations of one event.
 const ANNOTATIONS_MAX: usize = 128;
 
@@ -237,6 +237,11 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
+    /// Whether it is told what was answered.
+    pub(crate) fn wants_response(&self) -> bool {
+        self.level >= Level::RequestResponse
+    }
+
     /// Notes that the request counts as somebody else's.
     pub(crate) fn impersonated(&self, user: &UserInfo, constraint: &str) {
         let mut event = self.event.lock();

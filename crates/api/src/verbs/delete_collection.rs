@@ -7,6 +7,7 @@ use super::{Subject, list};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::ApiResult;
+use crate::listing::{self, Objects};
 use crate::meta;
 use crate::request::options::ListOptions;
 use crate::respond;
@@ -20,10 +21,11 @@ pub async fn delete_collection(server: &ApiServer, call: &mut Call, subject: &Su
     listed.validate()?;
     let selection = Selection::parse(subject.kind.as_ref(), &listed.label_selector, &listed.field_selector)?;
     let options = delete::read_options(call).await?;
-    let (items, meta) = list::collect(server, subject, &listed, &selection).await?;
+    let (objects, meta) = list::select(server, subject, &listed, &selection).await?;
+    let items = objects.collect().await?;
     let mut deleted = Vec::with_capacity(items.len());
     for item in items {
-        let object = respond::decode_stored(subject.kind.as_ref(), &item.value)?;
+        let object = respond::decode_stored(subject.kind.as_ref(), &item.stored.value)?;
         let one = Subject {
             kind: subject.kind.clone(),
             collection: subject.collection.clone(),
@@ -38,5 +40,5 @@ pub async fn delete_collection(server: &ApiServer, call: &mut Call, subject: &Su
             Err(error) => return Err(error),
         }
     }
-    respond::list(subject.view(server, form), &deleted, &meta)
+    listing::respond(server, call, (&subject.kind, form), Objects::stored(deleted), meta).await
 }

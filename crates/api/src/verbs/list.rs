@@ -1,6 +1,10 @@
 //! `list`: selectors, chunks, and which revision is read.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::Response;
+use skiff_kinds::Kind;
 use skiff_store::Error;
 use skiff_store::cache::Snapshot;
 
@@ -8,13 +12,14 @@ use super::Subject;
 use super::continue_token::ContinueToken;
 use crate::body::Body;
 use crate::chain::Call;
-use crate::custom;
+use crate::custom::convert;
 use crate::errors::{ApiError, ApiResult};
+use crate::listing::{self, Objects};
 use crate::request::options::ListOptions;
-use crate::respond::{self, ListMeta};
+use crate::respond::ListMeta;
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::storage::{Item, Stored};
+use crate::storage::Item;
 
 /// Lists objects.
 pub async fn list(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResult<Response<Body>> {
@@ -22,71 +27,54 @@ pub async fn list(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResu
     let options = ListOptions::parse(&call.query)?;
     options.validate()?;
     let selection = Selection::parse(subject.kind.as_ref(), &options.label_selector, &options.field_selector)?;
-    let (items, meta) = collect(server, subject, &options, &selection).await?;
-    let items = custom::convert::served(server, subject.kind.as_ref(), items).await?;
-    respond::list(subject.view(server, form), &items, &meta)
+    let (objects, meta) = select(server, subject, &options, &selection).await?;
+    listing::respond(server, call, (&subject.kind, form), objects, meta).await
 }
 
-/// Reads what a list asks for.
-pub async fn collect(
+/// The objects that a list asks for.
+pub(crate) async fn select(
     server: &ApiServer,
     subject: &Subject,
     options: &ListOptions,
     selection: &Selection,
-) -> ApiResult<(Vec<Stored>, ListMeta)> {
+) -> ApiResult<(Objects, ListMeta)> {
     let token = match options.continue_token.as_str() {
         "" => None,
         text => Some(ContinueToken::decode(text)?),
     };
     let snapshot = snapshot(subject, options, token.as_ref()).await?;
     let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
-    let after = token.map(|token| [&subject.collection.prefix()[..], token.after()].concat());
-    let one = selection.name().filter(|_| !subject.kind.facts().namespaced || !subject.namespace.is_empty());
-    if let Some(name) = one {
-        // One name is one key.
-        let key = subject.collection.key(&subject.namespace, name);
-        let found = snapshot.get(&key).filter(|item| selection.matches(subject.kind.as_ref(), item));
-        let found = found.filter(|_| after.as_ref().is_none_or(|after| key > *after));
-        return Ok((found.map(|item| item.stored.clone()).into_iter().collect(), meta));
-    }
-    let prefix = subject.collection.namespace_prefix(&subject.namespace);
-    let limit = usize::try_from(options.limit).unwrap_or(0);
-    let everything = selection.is_everything();
-    let (items, left) = if selection.asks_for_fields() && custom::convert::needs_webhook(subject.kind.as_ref()) {
+    let after = token.map(|token| Bytes::from([&subject.collection.prefix()[..], token.after()].concat()));
+    let kind = subject.kind.as_ref();
+    let needs_webhook = convert::needs_webhook(kind);
+    let mut objects = if needs_webhook && selection.asks_for_fields() {
         // Fields are those of the version that is asked for, which only the webhook knows.
-        let all = snapshot.range(&prefix, after.as_deref()).map(|(_, item)| item.stored.clone()).collect();
-        let all = custom::convert::served(server, subject.kind.as_ref(), all).await?;
-        selected(all.into_iter().map(Item::of), subject, selection, limit)
+        let all = Objects::selected(subject, snapshot.clone(), &Selection::default(), after);
+        let mut all = converted(server, kind, all).await?;
+        all.retain(|item| selection.matches(kind, item));
+        Objects::given(all)
     } else {
-        selected(snapshot.range(&prefix, after.as_deref()).map(|(_, item)| &**item), subject, selection, limit)
+        Objects::selected(subject, snapshot.clone(), selection, after)
     };
-    if let Some(last) = items.last().filter(|_| left > 0) {
-        meta.continue_token = ContinueToken::new(i64::try_from(meta.revision).unwrap_or(-1), &last.key).encode();
-        meta.remaining = everything.then(|| i64::try_from(left).unwrap_or(i64::MAX));
-        subject.collection.cache().keep(&snapshot);
-    }
-    Ok((items, meta))
-}
-
-/// Up to `limit` objects that are wanted (0: all of them), and how many more there are to look at.
-fn selected<I: std::ops::Deref<Target = Item>>(
-    mut range: impl Iterator<Item = I>,
-    subject: &Subject,
-    selection: &Selection,
-    limit: usize,
-) -> (Vec<Stored>, usize) {
-    let everything = selection.is_everything();
-    let mut items = Vec::with_capacity(if everything && limit == 0 { range.size_hint().0 } else { 0 });
-    for item in range.by_ref() {
-        if everything || selection.matches(subject.kind.as_ref(), &item) {
-            items.push(item.stored.clone());
-            if items.len() == limit {
-                break;
-            }
+    if let Ok(limit @ 1..) = usize::try_from(options.limit) {
+        let end = objects.page(limit).await?;
+        if let Some(last) = end.last {
+            meta.continue_token = ContinueToken::new(i64::try_from(meta.revision).unwrap_or(-1), &last).encode();
+            meta.remaining = end.left.map(|left| i64::try_from(left).unwrap_or(i64::MAX));
+            subject.collection.cache().keep(&snapshot);
         }
     }
-    let left = if limit > 0 { range.count() } else { 0 };
-    (items, left)
+    if needs_webhook && !selection.asks_for_fields() {
+        objects = Objects::given(converted(server, kind, objects).await?);
+    }
+    Ok((objects, meta))
+}
+
+/// Objects in the version of the path, of a kind that a webhook converts: all at once.
+async fn converted(server: &ApiServer, kind: &dyn Kind, objects: Objects) -> ApiResult<Vec<Arc<Item>>> {
+    let stored = objects.collect().await?.iter().map(|item| item.stored.clone()).collect();
+    let served = convert::served(server, kind, stored).await?;
+    Ok(served.into_iter().map(|stored| Arc::new(Item::of(stored))).collect())
 }
 
 /// The objects at the revision that the options ask for.

@@ -21,6 +21,7 @@ use crate::chain::Call;
 use crate::custom::convert;
 use crate::errors::{ApiError, ApiResult};
 use crate::frame::{EventType, Frames};
+use crate::listing::Objects;
 use crate::request::options::ListOptions;
 use crate::selection::Selection;
 use crate::server::ApiServer;
@@ -170,11 +171,11 @@ impl Watch {
             None if options.send_initial_events == Some(false) => cache.current().await.map_err(failure)?.revision(),
             None => {
                 let snapshot = cache.current().await.map_err(failure)?;
-                self.replay(&snapshot, wants_state)
+                self.replay(snapshot, wants_state).await?
             }
             Some(version) if wants_state => {
                 let snapshot = cache.at_least(version).await.map_err(failure)?;
-                self.replay(&snapshot, true)
+                self.replay(snapshot, true).await?
             }
             Some(version) => {
                 let current = cache.current().await.map_err(failure)?.revision();
@@ -191,10 +192,12 @@ impl Watch {
         let filter: Option<Filter<Item>> = if selection.is_everything() || self.selects_converted() {
             None
         } else {
-            Some(Box::new(move |change| {
+            let wanted = selection.wanted(&kind).into_iter().next();
+            let wants = move |change: &Change<Item>| {
                 selection.matches(kind.as_ref(), &change.current)
                     || change.previous.as_ref().is_some_and(|item| selection.matches(kind.as_ref(), item))
-            }))
+            };
+            Some(Filter::new(wants, wanted))
         };
         match self.subject.collection.cache().watch_filtered(self.scope(), after, filter).await {
             Ok(changes) => self.changes = Some(Source::Cache(changes)),
@@ -224,15 +227,13 @@ impl Watch {
     }
 
     /// Everything there is, as if it had just been added; gives the revision of that.
-    fn replay(&mut self, snapshot: &Snapshot<Item>, announce: bool) -> u64 {
-        let prefix = self.subject.collection.namespace_prefix(&self.subject.namespace);
-        let items: Vec<Arc<Item>> = snapshot
-            .range(&prefix, None)
-            .filter(|(_, item)| self.selects_converted() || self.selection.matches(self.subject.kind.as_ref(), item))
-            .map(|(_, item)| Arc::clone(item))
-            .collect();
-        self.initial = Some(Initial { items: items.into_iter(), revision: snapshot.revision(), announce });
-        snapshot.revision()
+    async fn replay(&mut self, snapshot: Snapshot<Item>, announce: bool) -> ApiResult<u64> {
+        let everything = Selection::default();
+        let selection = if self.selects_converted() { &everything } else { &*self.selection };
+        let revision = snapshot.revision();
+        let items = Objects::selected(&self.subject, snapshot, selection, None).collect().await?;
+        self.initial = Some(Initial { items: items.into_iter(), revision, announce });
+        Ok(revision)
     }
 
     /// The next chunk, `None` at the end.
@@ -343,7 +344,7 @@ impl Watch {
         let server = Arc::clone(&self.server);
         let stored = convert::served(&server, kind.as_ref(), stored).await?;
         let Some(initial) = self.initial.as_mut() else { return Ok(()) };
-        let items = stored.into_iter().map(Item::of).filter(|item| self.selection.matches(kind.as_ref(), item));
+        let items = stored.into_iter().map(|stored| Arc::new(Item::of(stored))).filter(|item| self.selection.matches(kind.as_ref(), item));
         initial.items = items.collect::<Vec<_>>().into_iter();
         Ok(())
     }
@@ -434,7 +435,7 @@ async fn converted(server: &ApiServer, kind: &dyn Kind, change: Arc<Change<Item>
     }
     let previous = change.previous.as_ref().map(|item| item.stored.clone());
     let both = std::iter::once(change.current.stored.clone()).chain(previous).collect();
-    let mut both = convert::served(server, kind, both).await?.into_iter().map(Item::of);
+    let mut both = convert::served(server, kind, both).await?.into_iter().map(|stored| Arc::new(Item::of(stored)));
     let current = both.next().ok_or_else(|| ApiError::internal("a conversion lost its object"))?;
     Ok(Arc::new(Change {
         kind: change.kind,

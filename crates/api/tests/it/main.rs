@@ -16,6 +16,7 @@ mod flow_control;
 mod generated;
 mod grpc;
 mod lists;
+mod long_lists;
 mod machinery;
 mod metadata;
 mod metrics;

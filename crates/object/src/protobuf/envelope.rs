@@ -1,7 +1,7 @@
 //! `k8s\0` and `runtime.Unknown`: what carries a message and says which kind it is.
 
 use crate::decode::DecodeError;
-use crate::protobuf::wire::{Fields, Value, malformed, put_bytes, put_message};
+use crate::protobuf::wire::{Fields, Layout, Value, malformed, put_bytes, put_message, put_tag, put_varint};
 
 /// What every protobuf body begins with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
@@ -64,17 +64,28 @@ fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
 
 /// Puts a message into an envelope.
 pub fn encode(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(MAGIC.len() + raw.len() + api_version.len() + kind.len() + 24);
+    let mut out = begin(api_version, kind, raw.len());
+    out.reserve_exact(raw.len() + END.len());
+    out.extend_from_slice(raw);
+    out.extend_from_slice(END);
+    out
+}
+
+/// What stands in an envelope before a message of `raw_bytes` bytes; [`END`] stands after it.
+pub fn begin(api_version: &str, kind: &str, raw_bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(MAGIC.len() + api_version.len() + kind.len() + 24);
     out.extend_from_slice(MAGIC);
     put_message(&mut out, 1, |out| {
         put_bytes(out, 1, api_version.as_bytes());
         put_bytes(out, 2, kind.as_bytes());
     });
-    put_bytes(&mut out, 2, raw);
-    put_bytes(&mut out, 3, b"");
-    put_bytes(&mut out, 4, b"");
+    put_tag(&mut out, 2, Layout::Bytes);
+    put_varint(&mut out, raw_bytes as u64);
     out
 }
+
+/// Neither content encoding nor content type, as Go writes them.
+pub const END: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
 
 /// One event of a watch: its length in four bytes, then a `WatchEvent` around an object in its
 /// envelope.
