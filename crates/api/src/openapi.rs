@@ -3,20 +3,27 @@
 //! Documents are made from the registry and the schema when they are asked for and kept
 //! compressed, so that a server nobody asks pays nothing. A document's URL carries a hash of what
 //! it is made from, by which clients cache it for good.
+//!
+//! A change of a custom kind makes only what it is in anew: its group version in OpenAPI 3, and in
+//! the one document of version 2 the part of that group version ([`swagger`], [`parts`]).
 
 mod custom;
+mod parts;
 mod paths;
 mod proto;
+mod proto3;
 mod schema;
+mod swagger;
 mod v2;
 mod v3;
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{Cursor, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use flate2::Compression;
+use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha512};
@@ -24,8 +31,9 @@ use skiff_kinds::custom::CustomKind;
 use skiff_kinds::{Registry, describe};
 use skiff_object::{Map, Tree, TypeId, json};
 
+use self::parts::{Joined, Part};
 use crate::aggregation::{self, Service};
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
 use crate::respond;
@@ -38,36 +46,65 @@ const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+pro
 const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const JSON: &str = "application/json";
 
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+const V3_PROTOBUF_DEPRECATED: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+
+/// Documents that are larger are not whole in memory for a client that cannot read gzip.
+const WHOLE_BYTES_MAX: usize = 1 << 20;
+/// What such a client is sent at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
 /// Documents made so far, gzip-compressed, by path and form.
 #[derive(Default)]
-pub(crate) struct Documents(Mutex<HashMap<String, Arc<Document>>>);
+pub(crate) struct Documents {
+    made: Mutex<HashMap<String, Arc<Document>>>,
+    swagger: swagger::Parts,
+    /// How often something has changed that documents are made of.
+    changes: AtomicU64,
+}
 
 struct Document {
-    etag: String,
-    compressed: Bytes,
+    /// What it was made of.
+    made_of: String,
+    joined: Joined,
     content_type: &'static str,
 }
 
 impl Documents {
-    /// Forgets every document: the registry has changed.
+    /// The registry, or what aggregated servers say, has changed.
     pub(crate) fn forget(&self) {
-        self.0.lock().clear();
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn get(&self, key: &str, content_type: &'static str, make: impl FnOnce() -> Vec<u8>) -> ApiResult<Arc<Document>> {
-        if let Some(document) = self.0.lock().get(key) {
-            return Ok(Arc::clone(document));
+    /// Forgets the documents of what is not served any more.
+    fn tidy(&self, registry: &Registry) {
+        self.made.lock().retain(|key, _| match key.split(' ').nth(1).and_then(group_version) {
+            Some((group, version)) => registry.group_version(group, version).next().is_some(),
+            None => true,
+        });
+    }
+
+    fn known(&self, key: &str, made_of: &str) -> Option<Arc<Document>> {
+        self.made.lock().get(key).filter(|document| document.made_of == made_of).map(Arc::clone)
+    }
+
+    fn keep(&self, key: &str, made_of: &str, joined: Joined, content_type: &'static str) -> Arc<Document> {
+        let document = Arc::new(Document { made_of: made_of.to_owned(), joined, content_type });
+        self.made.lock().insert(key.to_owned(), Arc::clone(&document));
+        document
+    }
+
+    fn get(
+        &self,
+        key: &str,
+        made_of: &str,
+        content_type: &'static str,
+        make: impl FnOnce() -> Vec<u8>,
+    ) -> ApiResult<Arc<Document>> {
+        match self.known(key, made_of) {
+            Some(document) => Ok(document),
+            None => Ok(self.keep(key, made_of, parts::join(std::iter::once(&Part::new(&make())?)), content_type)),
         }
-        let bytes = make();
-        let etag = hash(&bytes);
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Compression::fast());
-        let compressed = encoder
-            .write_all(&bytes)
-            .and_then(|()| encoder.finish())
-            .map_err(|error| ApiError::internal(format!("compress the OpenAPI document: {error}")))?;
-        let document = Arc::new(Document { etag, compressed: compressed.into(), content_type });
-        self.0.lock().insert(key.to_owned(), Arc::clone(&document));
-        Ok(document)
     }
 }
 
@@ -75,38 +112,41 @@ impl Documents {
 ///
 /// # Errors
 /// When the client accepts no form that we have.
-pub fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Response<Body>> {
+pub async fn answer(server: &Arc<ApiServer>, call: &Call, path: &str) -> ApiResult<Response<Body>> {
+    // Read before the registry is: a change in between makes the document again.
+    let changes = server.openapi.changes.load(Ordering::Acquire).to_string();
     let registry = server.registry();
     let path = path.trim_start_matches('/').trim_start_matches("openapi/").trim_end_matches('/');
     match path.split_once('/') {
-        None if path == "v2" => swagger(server, &registry, call),
-        None if path == "v3" => index(server, &registry, call),
+        None if path == "v2" => swagger(server, &registry, &changes, call).await,
+        None if path == "v3" => index(server, &registry, &changes, call),
         Some(("v3", group_version)) => group_document(server, &registry, call, group_version),
         _ => Ok(routes::no_such_page()),
     }
 }
 
-fn swagger(server: &ApiServer, registry: &Registry, call: &Call) -> ApiResult<Response<Body>> {
+async fn swagger(server: &ApiServer, registry: &Registry, changes: &str, call: &Call) -> ApiResult<Response<Body>> {
     let accept = accept(&call.headers);
-    let make = || {
-        let mut document = v2::document(registry, skiff_kinds::schema());
-        for (_, documents) in remotes(server) {
-            documents.v2.iter().for_each(|part| crate::aggregation::documents::merge(&mut document, part));
-        }
-        document
-    };
-    let document = if accept.contains(V2_PROTOBUF) {
-        server.openapi.get("v2 protobuf", V2_PROTOBUF_ANSWER, || proto::document(&make()))?
+    let (key, content_type) = if accept.contains(V2_PROTOBUF) {
+        ("v2-protobuf", V2_PROTOBUF_ANSWER)
     } else if accepts_json(accept) {
-        server.openapi.get("v2", JSON, || json::encode_untyped(&make()))?
+        ("v2", JSON)
     } else {
         return Err(ApiError::not_acceptable(&[JSON, V2_PROTOBUF]));
+    };
+    let document = match server.openapi.known(key, changes) {
+        Some(document) => document,
+        None => {
+            let joined = server.openapi.swagger.document(server, registry, content_type != JSON).await?;
+            server.openapi.keep(key, changes, joined, content_type)
+        }
     };
     respond_with(&document, call)
 }
 
-fn index(server: &ApiServer, registry: &Registry, call: &Call) -> ApiResult<Response<Body>> {
-    let document = server.openapi.get("v3", JSON, || {
+fn index(server: &ApiServer, registry: &Registry, changes: &str, call: &Call) -> ApiResult<Response<Body>> {
+    let document = server.openapi.get("v3", changes, JSON, || {
+        server.openapi.tidy(registry);
         let mut paths = Map::new();
         for (group, versions) in registry.groups() {
             for version in versions {
@@ -134,17 +174,21 @@ fn index(server: &ApiServer, registry: &Registry, call: &Call) -> ApiResult<Resp
 }
 
 fn group_document(server: &ApiServer, registry: &Registry, call: &Call, path: &str) -> ApiResult<Response<Body>> {
-    let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
-        ["api", version] => ("", version),
-        ["apis", group, version] => (group, version),
-        _ => return Ok(routes::no_such_page()),
-    };
+    let Some((group, version)) = group_version(path) else { return Ok(routes::no_such_page()) };
     if registry.group_version(group, version).next().is_none() {
         return Ok(routes::no_such_page());
     }
-    if !accepts_json(accept(&call.headers)) {
-        return Err(ApiError::not_acceptable(&[JSON]));
-    }
+    let accept = accept(&call.headers);
+    // Whichever is named first; quality values are not weighed, clients send none here.
+    let place = |names: &[&str]| names.iter().filter_map(|name| accept.find(name)).min();
+    let binary = place(&[V3_PROTOBUF, V3_PROTOBUF_DEPRECATED]);
+    let is_binary = match (binary, place(&["*/*", "application/*", JSON])) {
+        (Some(binary), Some(json)) => binary < json,
+        (Some(_), None) => true,
+        (None, Some(_)) => false,
+        (None, None) if accept.is_empty() => false,
+        (None, None) => return Err(ApiError::not_acceptable(&[JSON, V3_PROTOBUF])),
+    };
     let current = revision(registry, group, version);
     let asked = call.query.split('&').find_map(|pair| pair.strip_prefix("hash="));
     if asked.is_some_and(|hash| hash != current) {
@@ -155,10 +199,15 @@ fn group_document(server: &ApiServer, registry: &Registry, call: &Call, path: &s
         }
         return Ok(response);
     }
-    let document = server.openapi.get(&format!("v3 {path}"), JSON, || {
-        json::encode_untyped(&v3::document(registry, skiff_kinds::schema(), group, version))
-    })?;
+    let make = || v3::document(registry, skiff_kinds::schema(), group, version);
+    let documents = &server.openapi;
+    let document = if is_binary {
+        documents.get(&format!("v3-protobuf {path}"), &current, V3_PROTOBUF, || proto3::document(&make()))?
+    } else {
+        documents.get(&format!("v3 {path}"), &current, JSON, || json::encode_untyped(&make()))?
+    };
     let mut response = respond_with(&document, call)?;
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
     if asked.is_some() {
         let immutable = HeaderValue::from_static("public, immutable");
         response.headers_mut().insert(header::CACHE_CONTROL, immutable);
@@ -179,22 +228,55 @@ pub(crate) fn remote(server: &ApiServer, call: &Call) -> Option<Arc<Service>> {
     server.aggregator.remote(group, version.trim_end_matches('/'))
 }
 
+/// `api/v1` or `apis/apps/v1`
+fn group_version(path: &str) -> Option<(&str, &str)> {
+    match path.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => Some(("", version)),
+        ["apis", group, version] => Some((group, version)),
+        _ => None,
+    }
+}
+
 fn respond_with(document: &Document, call: &Call) -> ApiResult<Response<Body>> {
-    let quoted = format!("\"{}\"", document.etag);
-    let mut response = if call.headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == quoted.as_bytes())
-    {
-        respond::whole(StatusCode::NOT_MODIFIED, Bytes::new(), document.content_type)
+    let Document { joined, content_type, .. } = document;
+    let quoted = format!("\"{}\"", joined.etag);
+    let is_known = call.headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == quoted.as_bytes());
+    let is_compressed = joined.length >= respond::GZIP_BYTES_MIN
+        && respond::accepts_gzip(call.headers.get(header::ACCEPT_ENCODING));
+    let mut response = if is_known {
+        respond::whole(StatusCode::NOT_MODIFIED, Bytes::new(), content_type)
+    } else if is_compressed {
+        respond::compressed(joined.compressed.clone(), content_type)
     } else {
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(&document.compressed[..])
-            .read_to_end(&mut bytes)
-            .map_err(|error| ApiError::internal(format!("decompress the OpenAPI document: {error}")))?;
-        respond::whole(StatusCode::OK, bytes, document.content_type)
+        let mut response = respond::whole(StatusCode::OK, Bytes::new(), content_type);
+        *response.body_mut() = plain(joined)?;
+        response
     };
     if let Ok(etag) = HeaderValue::try_from(quoted) {
         response.headers_mut().insert(header::ETAG, etag);
     }
     Ok(response)
+}
+
+/// A document for a client that cannot read gzip.
+fn plain(joined: &Joined) -> ApiResult<Body> {
+    let mut reader = flate2::bufread::GzDecoder::new(Cursor::new(joined.compressed.clone()));
+    if joined.length <= WHOLE_BYTES_MAX {
+        let mut bytes = Vec::with_capacity(joined.length);
+        let read = reader.read_to_end(&mut bytes);
+        return read
+            .map(|_| Body::from(bytes))
+            .map_err(|error| ApiError::internal(format!("decompress the OpenAPI document: {error}")));
+    }
+    let chunks = futures::stream::unfold(reader, |mut reader| async move {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        match reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(Bytes::from(chunk)), reader)),
+            Err(error) => Some((Err(BodyError(error.to_string())), reader)),
+        }
+    });
+    Ok(Body::Stream(chunks.boxed()))
 }
 
 fn accept(headers: &HeaderMap) -> &str {
@@ -205,8 +287,12 @@ fn accepts_json(accept: &str) -> bool {
     accept.is_empty() || ["*/*", "application/*", JSON].iter().any(|form| accept.contains(form))
 }
 
-fn hash(bytes: &[u8]) -> String {
-    Sha512::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect()
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
 }
 
 /// Changes whenever the document of the group version would: with the binary, and with the custom
@@ -220,7 +306,7 @@ fn revision(registry: &Registry, group: &str, version: &str) -> String {
         digest.update(kind.custom().map_or("", CustomKind::revision));
         digest.update([0]);
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+    hex(&digest.finalize())
 }
 
 /// What a type is known as in the API: its own group, version and kind, and for the types that

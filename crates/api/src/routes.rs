@@ -137,7 +137,7 @@ async fn path(server: &Arc<ApiServer>, call: &Call) -> ApiResult<Response<Body>>
             Ok(discovery::issuer_answer(discovery::openid_configuration(server), "application/json"))
         }
         "/openid/v1/jwks" => Ok(discovery::issuer_answer(discovery::jwks(server), "application/jwk-set+json")),
-        trimmed if trimmed.starts_with("/openapi/") => openapi::answer(server, call, trimmed),
+        trimmed if trimmed.starts_with("/openapi/") => openapi::answer(server, call, trimmed).await,
         trimmed
             if trimmed == "/api"
                 || trimmed.starts_with("/api/")

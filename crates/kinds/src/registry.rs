@@ -24,6 +24,7 @@ struct Index {
     kinds: Vec<Arc<dyn Kind>>,
     by_resource: HashMap<String, usize>,
     by_kind: HashMap<String, usize>,
+    by_version: HashMap<String, Vec<usize>>,
 }
 
 impl Index {
@@ -34,6 +35,7 @@ impl Index {
             let place = index.kinds.len();
             index.by_resource.insert(join(facts.api_version.as_str(), facts.plural.as_str()), place);
             index.by_kind.insert(join(facts.api_version.as_str(), facts.kind.as_str()), place);
+            index.by_version.entry(facts.api_version.as_str().to_owned()).or_default().push(place);
             index.kinds.push(kind);
         }
         index
@@ -83,10 +85,12 @@ impl Registry {
     /// Every group with its versions, the preferred one first, in the order of discovery.
     pub fn groups(&self) -> Vec<(&str, Vec<&str>)> {
         let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for kind in self.iter() {
             let facts = kind.facts();
             let (group, version) = (facts.group.as_str(), facts.version.as_str());
-            match groups.iter_mut().find(|(name, _)| *name == group) {
+            let place = *places.entry(group).or_insert(groups.len());
+            match groups.get_mut(place) {
                 Some((_, versions)) if versions.contains(&version) => {}
                 Some((_, versions)) => versions.push(version),
                 None => groups.push((group, vec![version])),
@@ -97,7 +101,11 @@ impl Registry {
 
     /// The kinds of one group and version, in the order of discovery.
     pub fn group_version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<dyn Kind>> {
-        self.iter().filter(move |kind| kind.facts().group == *group && kind.facts().version == *version)
+        let api_version = api_version(group, version);
+        [&self.builtin, &self.custom].into_iter().flat_map(move |index| {
+            let places = index.by_version.get(&api_version).map_or(&[][..], Vec::as_slice);
+            places.iter().map(|place| &index.kinds[*place])
+        })
     }
 
     /// The first kind of a group and resource in whatever version, the preferred one first.

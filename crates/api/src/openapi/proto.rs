@@ -7,7 +7,7 @@ use skiff_object::{Tree, yaml};
 
 /// A protobuf message under construction.
 #[derive(Default)]
-struct Message(Vec<u8>);
+pub(super) struct Message(Vec<u8>);
 
 impl Message {
     fn varint(&mut self, mut value: u64) {
@@ -18,38 +18,85 @@ impl Message {
         self.0.push(value as u8);
     }
 
-    fn bytes(&mut self, number: u32, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, number: u32, bytes: &[u8]) {
         self.varint(u64::from(number) << 3 | 2);
         self.varint(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    fn message(&mut self, number: u32, message: Self) {
+    pub(super) fn message(&mut self, number: u32, message: Self) {
         self.bytes(number, &message.0);
     }
 
     /// A text, left out when empty as proto3 does.
-    fn text(&mut self, number: u32, text: &str) {
+    pub(super) fn text(&mut self, number: u32, text: &str) {
         if !text.is_empty() {
             self.bytes(number, text.as_bytes());
         }
     }
 
-    fn texts(&mut self, number: u32, tree: Option<&Tree>) {
+    pub(super) fn texts(&mut self, number: u32, tree: Option<&Tree>) {
         for text in tree.and_then(Tree::as_list).into_iter().flatten().filter_map(Tree::as_str) {
             self.bytes(number, text.as_bytes());
         }
     }
 
-    fn flag(&mut self, number: u32, value: Option<bool>) {
+    pub(super) fn flag(&mut self, number: u32, value: Option<bool>) {
         if value == Some(true) {
             self.varint(u64::from(number) << 3);
             self.varint(1);
         }
     }
 
+    /// A message of its own around it, as the field that a `oneof` chooses, say.
+    pub(super) fn within(self, number: u32) -> Self {
+        let mut outer = Self::default();
+        outer.message(number, self);
+        outer
+    }
+
+    /// A map, as a message of named values; nothing without one.
+    pub(super) fn map(&mut self, number: u32, tree: Option<&Tree>, value: impl Fn(&Tree) -> Self) {
+        if let Some(tree) = tree {
+            let mut named = Self::default();
+            named.named(1, tree, |_| true, value);
+            self.message(number, named);
+        }
+    }
+
+    /// A whole number, left out when 0.
+    pub(super) fn integer(&mut self, number: u32, tree: Option<&Tree>) {
+        if let Some(value) = tree.and_then(self::number).filter(|value| *value != 0.0) {
+            self.varint(u64::from(number) << 3);
+            self.varint(value as i64 as u64);
+        }
+    }
+
+    /// A number, left out when 0.
+    pub(super) fn double(&mut self, number: u32, tree: Option<&Tree>) {
+        if let Some(value) = tree.and_then(self::number).filter(|value| *value != 0.0) {
+            self.chosen_double(number, value);
+        }
+    }
+
+    /// A number that a `oneof` chooses: also when it is 0.
+    pub(super) fn chosen_double(&mut self, number: u32, value: f64) {
+        self.varint(u64::from(number) << 3 | 1);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// A truth value that a `oneof` chooses.
+    pub(super) fn chosen_flag(&mut self, number: u32, value: bool) {
+        self.varint(u64::from(number) << 3);
+        self.varint(u64::from(value));
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// `Named…{name, value}` for every key that `keep` says yes to.
-    fn named(&mut self, number: u32, tree: &Tree, keep: impl Fn(&str) -> bool, value: impl Fn(&Tree) -> Self) {
+    pub(super) fn named(&mut self, number: u32, tree: &Tree, keep: impl Fn(&str) -> bool, value: impl Fn(&Tree) -> Self) {
         for (key, item) in
             tree.as_map().into_iter().flat_map(skiff_object::Map::iter).filter(|(key, _)| keep(key.as_str()))
         {
@@ -61,15 +108,24 @@ impl Message {
     }
 
     /// The `x-…` extensions, each as YAML text.
-    fn extensions(&mut self, number: u32, tree: &Tree) {
+    pub(super) fn extensions(&mut self, number: u32, tree: &Tree) {
         self.named(number, tree, |key| key.starts_with("x-"), any);
     }
 }
 
-fn any(tree: &Tree) -> Message {
+pub(super) fn any(tree: &Tree) -> Message {
     let mut message = Message::default();
     message.bytes(2, &yaml::encode_untyped(tree));
     message
+}
+
+/// The value of a number.
+pub(super) fn number(tree: &Tree) -> Option<f64> {
+    match tree {
+        Tree::Int(number) => Some(*number as f64),
+        Tree::Float(number) => Some(*number),
+        _ => None,
+    }
 }
 
 /// `Document`

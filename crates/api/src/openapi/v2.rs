@@ -48,6 +48,27 @@ pub(crate) fn document(registry: &Registry, schema: &Schema) -> Tree {
     document
 }
 
+/// The paths and definitions of the custom kinds of a group version. The types that they share with others are
+/// described where those are.
+pub(crate) fn part(registry: &Registry, builtin: &Registry, schema: &Schema, group: &str, version: &str) -> Tree {
+    let mut schemas = Schemas::new(schema, Dialect::V2);
+    let tag = paths::tag(group, version);
+    let is_new = builtin.group_version(group, version).next().is_none();
+    let all = paths::of_group_version(registry, group, version).into_iter();
+    let root = format!("{}/", paths::base(group, version));
+    let own = all.filter(|path| {
+        let is_root = path.path == root;
+        (is_root && is_new) || path.operations.iter().any(|operation| operation.custom)
+    });
+    let paths: Map = own.map(|path| (path.path.clone().into(), path_item(&path, &tag, &mut schemas))).collect();
+    let mut definitions = custom::definitions(registry.group_version(group, version), &mut schemas);
+    definitions.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut part = Tree::map();
+    part.set(&["paths"], paths);
+    part.set(&["definitions"], definitions.into_iter().map(|(name, tree)| (name.into(), tree)).collect::<Map>());
+    part
+}
+
 fn path_item(path: &Path, tag: &str, schemas: &mut Schemas<'_>) -> Tree {
     let mut item = Tree::map();
     for operation in &path.operations {
