@@ -181,7 +181,7 @@ pub struct Logs {
 /// Options of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Which measurements; all when absent
+    /// Which measurements; those that take seconds when absent
     #[arg(value_enum)]
     pub what: Vec<Measurement>,
     /// Measure the cluster of this kubeconfig instead
@@ -199,6 +199,9 @@ pub struct Bench {
     /// How many clients write and read at once
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub clients: usize,
+    /// How many objects the measurements of large collections make
+    #[arg(long, value_name = "N")]
+    pub objects: Option<usize>,
     /// How many watchers the fan-out has
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     pub watchers: usize,
@@ -224,6 +227,14 @@ pub enum Measurement {
     List,
     /// Events delivered to many watchers
     Watch,
+    /// LIST of 150,000 pods in every form: first byte, cost, memory (only by name)
+    LongList,
+    /// Selectors over 300,000 objects (only by name)
+    Selector,
+    /// 1,000 changes a second to many watchers: how late they are (only by name)
+    FanOut,
+    /// 1,000 custom resource definitions: memory, OpenAPI, discovery (only by name)
+    Definitions,
     /// Pod create to Running
     Pod,
     /// Memory and processor of the idle cluster

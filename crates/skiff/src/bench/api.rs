@@ -67,19 +67,19 @@ fn config_map(name: &str) -> Vec<u8> {
 }
 
 /// Processor time while something is measured.
-struct Meter<'a> {
+pub(super) struct Meter<'a> {
     server: Option<(&'a Group, Duration)>,
     client: Duration,
 }
 
 impl<'a> Meter<'a> {
-    fn start(context: &'a Setting<'_>) -> Self {
+    pub(super) fn start(context: &'a Setting<'_>) -> Self {
         let server = context.server.as_ref().map(|server| (server, server.cpu()));
         Self { server, client: Group::own().cpu() }
     }
 
     /// Microseconds of each side for each of `count` pieces of work.
-    fn each(&self, count: f64) -> String {
+    pub(super) fn each(&self, count: f64) -> String {
         let each = |spent: Duration| spent.as_secs_f64() * 1e6 / count;
         let client = each(Group::own().cpu().saturating_sub(self.client));
         match self.server {
@@ -217,7 +217,7 @@ pub(super) async fn watch(context: &Setting<'_>) -> Result<Vec<Figure>> {
     .await
 }
 
-async fn open_watch(endpoint: &dyn Endpoint, path: &str) -> Result<skiff_client::Body> {
+pub(super) async fn open_watch(endpoint: &dyn Endpoint, path: &str) -> Result<skiff_client::Body> {
     let request =
         Request::get(path).header(http::header::ACCEPT, JSON).body(Bytes::new()).context("make the request")?;
     let response = endpoint.send(request).await.with_context(|| format!("watch {path}"))?;

@@ -7,6 +7,9 @@
 
 mod alone;
 mod api;
+mod definitions;
+mod fan_out;
+mod lists;
 mod pod;
 mod pods;
 mod process;
@@ -56,6 +59,7 @@ pub(crate) struct Setting<'a> {
     pub(crate) server: Option<Group>,
 }
 
+/// What runs when nothing is named: the others take minutes.
 const ALL: [Measurement; 10] = [
     Measurement::Store,
     Measurement::Create,
@@ -145,6 +149,10 @@ async fn over_the_api(session: &Session, options: &Bench, what: Measurement) -> 
         Measurement::Memory => pods::memory(&context).await,
         Measurement::List => api::list(&context).await,
         Measurement::Watch => api::watch(&context).await,
+        Measurement::LongList => lists::long(&context).await,
+        Measurement::Selector => lists::selector(&context).await,
+        Measurement::FanOut => fan_out::measure(&context).await,
+        Measurement::Definitions => definitions::measure(&context).await,
         Measurement::Pod => pod::measure(&context).await,
         Measurement::Store | Measurement::Idle | Measurement::Start | Measurement::Restart => Ok(Vec::new()),
     };
