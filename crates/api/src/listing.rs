@@ -18,9 +18,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 use skiff_kinds::Kind;
 use skiff_object::{json, yaml};
 
-pub(crate) use self::objects::Objects;
 use self::body::Producer;
 use self::encode::Encoder;
+pub(crate) use self::objects::Objects;
 use crate::audit;
 use crate::body::Body;
 use crate::chain::Call;

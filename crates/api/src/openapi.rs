@@ -241,8 +241,8 @@ fn respond_with(document: &Document, call: &Call) -> ApiResult<Response<Body>> {
     let Document { joined, content_type, .. } = document;
     let quoted = format!("\"{}\"", joined.etag);
     let is_known = call.headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == quoted.as_bytes());
-    let is_compressed = joined.length >= respond::GZIP_BYTES_MIN
-        && respond::accepts_gzip(call.headers.get(header::ACCEPT_ENCODING));
+    let is_compressed =
+        joined.length >= respond::GZIP_BYTES_MIN && respond::accepts_gzip(call.headers.get(header::ACCEPT_ENCODING));
     let mut response = if is_known {
         respond::whole(StatusCode::NOT_MODIFIED, Bytes::new(), content_type)
     } else if is_compressed {

@@ -7,7 +7,9 @@ use skiff_object::{Tree, json};
 
 /// The value at a path of keys, up to the end of the text that it begins.
 pub(crate) fn at<'a>(json: &'a [u8], path: &[&str]) -> Option<&'a [u8]> {
-    path.iter().try_fold(json, |rest, key| Entries::new(rest).find(|(name, _)| *name == key.as_bytes()).map(|(_, value)| value))
+    path.iter().try_fold(json, |rest, key| {
+        Entries::new(rest).find(|(name, _)| *name == key.as_bytes()).map(|(_, value)| value)
+    })
 }
 
 /// Every label of an object.

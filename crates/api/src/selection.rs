@@ -167,9 +167,8 @@ fn part(json: &[u8], label: &str) -> Tree {
         let Some((value, (last, parents))) = scan::at(json, &path).and_then(scan::scalar).zip(path.split_last()) else {
             continue;
         };
-        let parent = parents.iter().fold(&mut part, |tree, key| {
-            tree.ensure_map().entry_or((*key).to_owned(), Tree::map)
-        });
+        let parent =
+            parents.iter().fold(&mut part, |tree, key| tree.ensure_map().entry_or((*key).to_owned(), Tree::map));
         parent.ensure_map().insert((*last).to_owned(), value);
     }
     part

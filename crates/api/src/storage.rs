@@ -15,8 +15,8 @@ use skiff_store::cache::{Cache, Change};
 use skiff_store::{Entry, Error, EventKind, Expect, LeaseId, Revision, Store};
 
 use crate::errors::{ApiError, ApiResult, Qualified};
-use crate::scan;
 use crate::metrics::histogram::{Histogram, SECONDS};
+use crate::scan;
 
 /// The one place that makes storage keys:
 /// `<cluster>/registry/<group or core>/<plural>/<namespace or nothing>/<name>`.

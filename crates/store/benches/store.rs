@@ -1,6 +1,6 @@
 //! What the store and its watch cache cost: `cargo bench -p skiff-store`.
 //!
-//! Durable puts at 1 and 64 writers, ranges, watch fan-out to 1,000 watchers; and before these,
+//! Durable puts at 1 and 64 writers, ranges, watch fan-out to 1,000 watchers, the index; and before these,
 //! measured once and printed: CPU per write, memory per object, and the time to open a store.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use skiff_base::{Clock, Random, Shutdown, Tasks};
-use skiff_store::cache::{Cache, Scope};
+use skiff_store::cache::{Cache, Scope, Wanted};
 use skiff_store::embedded::{EmbeddedStore, Options};
 use skiff_store::memory::MemoryStore;
 use skiff_store::{Entry, Expect, Range, Store};
@@ -31,6 +31,7 @@ fn main() {
     puts(&mut criterion);
     ranges(&mut criterion);
     fan_out(&mut criterion);
+    index(&mut criterion);
     criterion.final_summary();
 }
 
@@ -142,6 +143,39 @@ fn fan_out(criterion: &mut Criterion) {
             });
         });
     });
+    group.finish();
+}
+
+/// Snapshots, and what is found by an index, of 100,000 items.
+fn index(criterion: &mut Criterion) {
+    const ITEMS: usize = 100_000;
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let store = Arc::new(MemoryStore::new(Clock::system()));
+    let tasks = Tasks::new("bench", Shutdown::new());
+    let labels = |entry: &Entry, tell: &mut dyn FnMut(&str, &str)| {
+        let number = entry.create_revision.to_string();
+        tell("own", &number);
+        tell("app", &number[number.len().saturating_sub(2)..]);
+    };
+    let cache = Cache::with_labels(store.clone(), "c0ffee/".into(), Entry::clone, labels, Clock::system(), &tasks);
+    let wanted = |key: &str, value: &str| [Wanted::Label { key: key.into(), values: vec![value.into()] }];
+    let snapshot = runtime.block_on(async {
+        for number in 0..ITEMS {
+            put(store.as_ref(), number).await;
+        }
+        let snapshot = cache.current().await.expect("a snapshot");
+        while cache.candidates(&snapshot, &wanted("own", "none")).is_none() {
+            tokio::task::yield_now().await;
+        }
+        snapshot
+    });
+    let mut group = criterion.benchmark_group("watch cache of 100,000");
+    group.bench_function("snapshot", |bencher| bencher.iter(|| runtime.block_on(cache.current()).expect("a snapshot")));
+    for (name, key, value) in [("nothing", "own", "none"), ("one", "own", "777"), ("a hundredth", "app", "77")] {
+        let wanted = wanted(key, value);
+        group.bench_function(format!("find {name}"), |bencher| bencher.iter(|| cache.candidates(&snapshot, &wanted)));
+    }
     group.finish();
 }
 

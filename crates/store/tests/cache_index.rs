@@ -65,8 +65,7 @@ impl Fixture {
     async fn new() -> Self {
         let store = Arc::new(MemoryStore::new(Clock::system()));
         let tasks = Tasks::new("test", Shutdown::new());
-        let cache =
-            Cache::with_labels(store.clone(), "pods/".into(), Entry::clone, labels, Clock::system(), &tasks);
+        let cache = Cache::with_labels(store.clone(), "pods/".into(), Entry::clone, labels, Clock::system(), &tasks);
         let fixture = Self { store, cache };
         for number in 0..ITEMS {
             fixture.put(number, &format!("app={},own={number};{}", number % 100, number % 37)).await;

@@ -39,7 +39,8 @@ impl Part {
         checksum.update(bytes);
         let mut deflated = Vec::with_capacity(bytes.len() / 8 + 64);
         let mut compressor = Compress::new(Compression::fast(), false);
-        let failure = |error: &dyn std::fmt::Display| ApiError::internal(format!("compress an OpenAPI document: {error}"));
+        let failure =
+            |error: &dyn std::fmt::Display| ApiError::internal(format!("compress an OpenAPI document: {error}"));
         loop {
             let rest = &bytes[usize::try_from(compressor.total_in()).unwrap_or(0).min(bytes.len())..];
             compressor.compress_vec(rest, &mut deflated, FlushCompress::Full).map_err(|error| failure(&error))?;

@@ -96,7 +96,13 @@ impl Message {
     }
 
     /// `Named…{name, value}` for every key that `keep` says yes to.
-    pub(super) fn named(&mut self, number: u32, tree: &Tree, keep: impl Fn(&str) -> bool, value: impl Fn(&Tree) -> Self) {
+    pub(super) fn named(
+        &mut self,
+        number: u32,
+        tree: &Tree,
+        keep: impl Fn(&str) -> bool,
+        value: impl Fn(&Tree) -> Self,
+    ) {
         for (key, item) in
             tree.as_map().into_iter().flat_map(skiff_object::Map::iter).filter(|(key, _)| keep(key.as_str()))
         {

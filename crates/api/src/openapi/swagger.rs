@@ -49,7 +49,12 @@ impl Parts {
         for (group, version) in &versions {
             let made_of = revision(registry, group, version);
             let key = (group.clone(), version.clone());
-            let known = self.custom.lock().get(&key).filter(|(revision, _)| *revision == made_of).map(|(_, part)| Arc::clone(part));
+            let known = self
+                .custom
+                .lock()
+                .get(&key)
+                .filter(|(revision, _)| *revision == made_of)
+                .map(|(_, part)| Arc::clone(part));
             let part = match known {
                 Some(part) => part,
                 None => {
@@ -78,7 +83,8 @@ impl Parts {
 
     fn base(&self, server: &ApiServer) -> ApiResult<Arc<Base>> {
         let said: Vec<Arc<Said>> = super::remotes(server).into_iter().map(|(_, said)| said).collect();
-        let same = |known: &[Arc<Said>]| known.len() == said.len() && known.iter().zip(&said).all(|(a, b)| Arc::ptr_eq(a, b));
+        let same =
+            |known: &[Arc<Said>]| known.len() == said.len() && known.iter().zip(&said).all(|(a, b)| Arc::ptr_eq(a, b));
         if let Some((_, base)) = self.base.lock().as_ref().filter(|(known, _)| same(known)) {
             return Ok(Arc::clone(base));
         }
@@ -115,7 +121,8 @@ fn entries(tree: Option<&Tree>) -> Vec<u8> {
 impl Base {
     fn new(document: Tree) -> ApiResult<Self> {
         let pick = |keys: &[&str]| {
-            let map: Map = keys.iter().filter_map(|key| Some(((*key).to_owned().into(), document.get(key)?.clone()))).collect();
+            let map: Map =
+                keys.iter().filter_map(|key| Some(((*key).to_owned().into(), document.get(key)?.clone()))).collect();
             Tree::Map(map)
         };
         let mut head = vec![b'{'];

@@ -344,7 +344,10 @@ impl Watch {
         let server = Arc::clone(&self.server);
         let stored = convert::served(&server, kind.as_ref(), stored).await?;
         let Some(initial) = self.initial.as_mut() else { return Ok(()) };
-        let items = stored.into_iter().map(|stored| Arc::new(Item::of(stored))).filter(|item| self.selection.matches(kind.as_ref(), item));
+        let items = stored
+            .into_iter()
+            .map(|stored| Arc::new(Item::of(stored)))
+            .filter(|item| self.selection.matches(kind.as_ref(), item));
         initial.items = items.collect::<Vec<_>>().into_iter();
         Ok(())
     }

@@ -21,6 +21,7 @@ mod machinery;
 mod metadata;
 mod metrics;
 mod node_authorizer;
+mod openapi;
 mod outbound;
 mod pod_security;
 mod policies;

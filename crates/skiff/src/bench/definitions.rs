@@ -157,7 +157,11 @@ fn definition(number: usize, group: &str, mark: &str) -> Vec<u8> {
     let text = "What this field is for, in a sentence or two as the authors of operators write them for their users.";
     let leaves = |prefix: &str| -> Value {
         let fields = (0..8).map(|field| {
-            let ty = if field % 3 == 0 { json!({ "type": "integer", "description": text, "minimum": 0 }) } else { json!({ "type": "string", "description": text, "maxLength": 253 }) };
+            let ty = if field % 3 == 0 {
+                json!({ "type": "integer", "description": text, "minimum": 0 })
+            } else {
+                json!({ "type": "string", "description": text, "maxLength": 253 })
+            };
             (format!("{prefix}{field}"), ty)
         });
         json!({ "type": "object", "description": text, "properties": fields.collect::<serde_json::Map<_, _>>() })

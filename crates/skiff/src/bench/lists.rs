@@ -139,7 +139,8 @@ fn config_map(number: usize) -> Vec<u8> {
 }
 
 async fn begin(context: &Setting<'_>, endpoint: &dyn Endpoint, path: &str, accept: &str) -> Result<Reading> {
-    let request = Request::get(path).header(http::header::ACCEPT, accept).body(Bytes::new()).context("make the request")?;
+    let request =
+        Request::get(path).header(http::header::ACCEPT, accept).body(Bytes::new()).context("make the request")?;
     let began = context.session.clock.instant();
     let response = endpoint.send(request).await.with_context(|| format!("list {path}"))?;
     if !response.status().is_success() {
