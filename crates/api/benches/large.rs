@@ -171,7 +171,7 @@ async fn lists() {
     let each = (memory() - before) / LISTS_AT_ONCE as f64 / f64::from(1 << 20);
     say(&format!("{LISTS_AT_ONCE} lists at once, begun and not read, MiB each"), format!("{each:.3}"));
     drop(stalled);
-    let (spent, mut token, mut pages) = (cpu(), String::new(), 0);
+    let (spent, mut token, mut pages) = (cpu(), String::new(), 0_u32);
     loop {
         let page = api.get(&format!("{path}?limit=500&continue={token}")).await;
         pages += 1;
@@ -234,7 +234,7 @@ async fn selectors() {
     api.get("/api/v1/pods?limit=1").await;
     say(
         "change of a pod with the index kept",
-        format!("{:.2} µs CPU", (cpu() - spent).as_secs_f64() * 1e6 / f64::from(changes)),
+        format!("{:.2} µs CPU", (cpu() - spent).as_secs_f64() * 1e6 / changes as f64),
     );
 }
 

@@ -271,8 +271,9 @@ impl Metrics {
         }
         if matches!(response.body(), Body::Stream(_)) {
             match labels.verb {
-                // How long a list is, its end says.
+                // How long a list or a document is, its end says.
                 "LIST" => count_bytes(Arc::clone(answers), response),
+                _ if !asked.info.is_resource => count_bytes(Arc::clone(answers), response),
                 _ => self.follow(labels, response),
             }
         }
