@@ -105,6 +105,26 @@ pub struct TlsMaterial {
 /// # Errors
 /// [`TlsError`] names the text that cannot be used.
 pub fn tls_config(material: &TlsMaterial) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    listener_tls(material, WithoutCertificate::Refused)
+}
+
+/// As [`tls_config`], but clients may come without a certificate: what is behind the listener asks
+/// them for something else. One that is shown must be of the authority.
+///
+/// # Errors
+/// [`TlsError`] names the text that cannot be used.
+pub fn tls_config_for_anybody(material: &TlsMaterial) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    listener_tls(material, WithoutCertificate::Taken)
+}
+
+/// What becomes of clients that show no certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WithoutCertificate {
+    Refused,
+    Taken,
+}
+
+fn listener_tls(material: &TlsMaterial, without: WithoutCertificate) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates("server certificate", &material.certificate)?;
     let key = PrivateKeyDer::from_pem_slice(material.key.as_bytes())
@@ -118,8 +138,12 @@ pub fn tls_config(material: &TlsMaterial) -> Result<Arc<rustls::ServerConfig>, T
         for certificate in certificates("client certificate authority", &material.client_authority)? {
             roots.add(certificate)?;
         }
-        builder
-            .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = match without {
+            WithoutCertificate::Refused => verifier,
+            WithoutCertificate::Taken => verifier.allow_unauthenticated(),
+        };
+        builder.with_client_cert_verifier(verifier.build()?)
     };
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -220,11 +244,20 @@ async fn connection(
     let (chance, leaving) = (server_limits.goaway_chance, Arc::clone(&go_away));
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.clone());
-        if chance > 0.0 && request.version() == http::Version::HTTP_2 && server.random().unit() < chance {
-            // This request and those that run are still answered; the client comes again elsewhere.
+        let is_http2 = request.version() == http::Version::HTTP_2;
+        let leaving = Arc::clone(&leaving);
+        // This request and those that run are still answered; the client comes again elsewhere.
+        if chance > 0.0 && is_http2 && server.random().unit() < chance {
             leaving.notify_one();
         }
-        async move { Ok::<Response<Body>, std::convert::Infallible>(answer(&server, request, peer).await) }
+        async move {
+            let response = answer(&server, request, peer).await;
+            // HTTP/2 has no such header: it says the same with GOAWAY.
+            if is_http2 && response.headers().get(http::header::CONNECTION).is_some_and(|value| value == "close") {
+                leaving.notify_one();
+            }
+            Ok::<Response<Body>, std::convert::Infallible>(response)
+        }
     });
     // HTTP/1.1 may hand its connection on to users that flush once.
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

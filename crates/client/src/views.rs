@@ -91,6 +91,7 @@ views! {
         PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount
     }
     k8s_openapi::api::apps::v1 { ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet }
+    k8s_openapi::api::authentication::v1 { TokenReview }
     k8s_openapi::api::authorization::v1 { SubjectAccessReview }
     k8s_openapi::api::batch::v1 { CronJob Job }
     k8s_openapi::api::certificates::v1 { CertificateSigningRequest }

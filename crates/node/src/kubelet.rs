@@ -85,6 +85,7 @@ impl Kubelet {
             services: RwLock::default(),
             pods: Mutex::default(),
             tokens: Mutex::default(),
+            access: crate::server::access::Access::default(),
         });
         server::start(&node, listener);
         let (ready_sender, ready) = watch::channel(false);

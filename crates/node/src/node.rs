@@ -14,6 +14,7 @@ use crate::config::{NodeConfig, NodeNetwork};
 use crate::events::Events;
 use crate::objects::Objects;
 use crate::resources::Amounts;
+use crate::server::access::Access;
 use crate::volumes::payload::Token;
 use crate::worker::Handle;
 
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) pods: Mutex<BTreeMap<String, Handle>>,
     /// Service account tokens by pod uid, audience and asked lifetime.
     pub(crate) tokens: Mutex<BTreeMap<(String, String, i64), Token>>,
+    /// Who was let in lately, and who was not.
+    pub(crate) access: Access,
     pub(crate) machine: Machine,
 }
 

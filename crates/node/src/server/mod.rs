@@ -1,8 +1,9 @@
 //! The node's HTTPS server: logs, exec, attach, port-forward, pods and statistics.
 //!
-//! Only the API server reaches it: the TLS configuration demands a client certificate of an authority
-//! that signs for nobody else. It asks no further: there is no TokenReview or SubjectAccessReview here.
+//! The API server shows a certificate of an authority that signs for nobody else; who shows none is
+//! asked for a token and for what it allows ([`access`]).
 
+pub(crate) mod access;
 mod remote;
 mod session;
 mod spdy;
@@ -29,6 +30,7 @@ use skiff_base::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use self::access::Caller;
 use crate::logs::{self, Format};
 use crate::mirror;
 use crate::node::Node;
@@ -127,25 +129,30 @@ async fn connection(node: Arc<Node>, stream: TcpStream) {
             let accepted =
                 tokio::time::timeout(HANDSHAKE_TIMEOUT, tokio_rustls::TlsAcceptor::from(config).accept(stream)).await;
             match accepted {
-                Ok(Ok(stream)) => serve(node, stream).await,
+                Ok(Ok(stream)) => {
+                    // The handshake has checked it: only the API server has one that passes.
+                    let shown = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+                    serve(node, stream, if shown { Caller::ApiServer } else { Caller::Unknown }).await
+                }
                 Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake with the node server failed"),
                 Err(_) => return tracing::debug!("TLS handshake with the node server timed out"),
             }
         }
-        None => serve(node, stream).await,
+        // Without TLS there is nobody to tell apart: a test's own socket.
+        None => serve(node, stream, Caller::ApiServer).await,
     };
     if let Err(error) = result {
         tracing::debug!(%error, "connection to the node server broke off");
     }
 }
 
-async fn serve<S>(node: Arc<Node>, stream: S) -> hyper::Result<()>
+async fn serve<S>(node: Arc<Node>, stream: S, caller: Caller) -> hyper::Result<()>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let service = hyper::service::service_fn(move |request| {
         let node = Arc::clone(&node);
-        async move { Ok::<_, Infallible>(route(&node, request).await) }
+        async move { Ok::<_, Infallible>(answer(&node, caller, request).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -206,6 +213,13 @@ fn decode(text: &str) -> String {
 pub(crate) struct Found {
     pub(crate) container_id: String,
     pub(crate) tty: bool,
+}
+
+async fn answer(node: &Arc<Node>, caller: Caller, request: Request<Incoming>) -> Answer {
+    match access::check(node, caller, request.method(), request.uri().path(), request.headers()).await {
+        Ok(()) => route(node, request).await,
+        Err(refusal) => *refusal,
+    }
 }
 
 async fn route(node: &Arc<Node>, request: Request<Incoming>) -> Answer {

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use http::{Request, Response};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
 use skiff_api::authn::{MASTERS, UserInfo, jws::SigningKey};
+use skiff_api::authz::rbac::Rbac;
 use skiff_api::{ApiServer, Config, Local, bootstrap};
 use skiff_base::{Clock, Random, Shutdown, Tasks};
 use skiff_client::{Body, Client, Endpoint, ListOptions, Selection, TransportError, View, WatchEvent, WatchOptions};
@@ -38,25 +39,30 @@ pub(crate) struct Cluster {
     pub(crate) runtime: Arc<Fake>,
     pub(crate) kubelet: Kubelet,
     pub(crate) dir: tempfile::TempDir,
+    tls: Tls,
     node_tasks: Tasks,
     tasks: Tasks,
 }
 
+/// What the kubelet presents; in the clear without.
+pub(crate) type Tls = Option<Arc<tokio_rustls::rustls::ServerConfig>>;
+
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// With a kubelet that speaks TLS.
+    pub(crate) async fn start_with(tls: Tls) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
         let (clock, random) = (Clock::system(), Random::system());
         let tasks = Tasks::new("test", Shutdown::new());
-        let server = ApiServer::new(Config::new(
-            "test",
-            Arc::new(MemoryStore::new(clock.clone())),
-            clock,
-            random,
-            tasks.group("api"),
-            SigningKey::generate().unwrap(),
-        ))
-        .unwrap();
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let authorizer = Rbac::start(store.clone(), "test", clock.clone(), &tasks).await.unwrap();
+        let key = SigningKey::generate().unwrap();
+        let config = Config::new("test", store, clock, random, tasks.group("api"), key);
+        let server = ApiServer::new(Config { authorizer, ..config }).unwrap();
         bootstrap::run(&server).await.unwrap();
         let local = server.local(UserInfo::new("admin", &[MASTERS]));
         let client = Client::new(Arc::new(InProcess(local)), "test");
@@ -72,15 +78,16 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Fake::new();
         let node_tasks = tasks.group("node");
-        let kubelet = start_node(&client, &runtime, dir.path(), &node_tasks).await;
-        Self { client, runtime, kubelet, dir, node_tasks, tasks }
+        let kubelet = start_node(&client, &runtime, dir.path(), &node_tasks, tls.clone()).await;
+        Self { client, runtime, kubelet, dir, tls, node_tasks, tasks }
     }
 
     /// The kubelet ends, its containers go on, and another one takes over.
     pub(crate) async fn restart_kubelet(&mut self) {
         self.node_tasks.shutdown().signal();
         self.node_tasks = self.tasks.group("node-again");
-        self.kubelet = start_node(&self.client, &self.runtime, self.dir.path(), &self.node_tasks).await;
+        self.kubelet =
+            start_node(&self.client, &self.runtime, self.dir.path(), &self.node_tasks, self.tls.clone()).await;
     }
 
     pub(crate) async fn stop(self) {
@@ -165,8 +172,9 @@ impl Cluster {
     }
 }
 
-async fn start_node(client: &Client, runtime: &Arc<Fake>, dir: &std::path::Path, tasks: &Tasks) -> Kubelet {
+async fn start_node(client: &Client, runtime: &Arc<Fake>, dir: &std::path::Path, tasks: &Tasks, tls: Tls) -> Kubelet {
     let mut config = NodeConfig::new("node", [127, 0, 0, 1].into(), dir.join("data"), dir.join("run"));
+    config.tls = tls;
     config.listen.set_port(0);
     config.cluster_dns = vec![[10, 96, 0, 10].into()];
     let log_path = dir.join("kube-scheduler.log");

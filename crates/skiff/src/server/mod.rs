@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use skiff_api::serve::{TlsMaterial, tls_config};
+use skiff_api::serve::{TlsMaterial, tls_config_for_anybody};
 use skiff_base::{Clock, Random, Shutdown, Tasks};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -373,7 +373,7 @@ impl Certificates {
     }
 
     fn kubelet_serving(&self) -> Result<Arc<rustls::ServerConfig>> {
-        let config = tls_config(&TlsMaterial {
+        let config = tls_config_for_anybody(&TlsMaterial {
             certificate: self.kubelet.certificate.clone(),
             key: self.kubelet.key.clone(),
             client_authority: self.kubelet_clients.clone(),
