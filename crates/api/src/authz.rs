@@ -5,6 +5,7 @@ pub mod config;
 pub mod node;
 pub mod policy;
 pub mod rbac;
+pub mod reconcile;
 pub mod selectors;
 pub mod union;
 pub mod webhook;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::authn::{self, MASTERS, UserInfo};
 use crate::authz::policy::{self, PolicyObject};
+use crate::authz::reconcile::{Reconciled, reconciled};
 use crate::server::{ApiServer, Local};
 
 /// An object that every cluster begins with could not be made.
@@ -111,11 +112,20 @@ async fn ensure_role(server: &Arc<ApiServer>, local: &Local, wanted: &PolicyObje
         return create(local, &path, &wanted.object).await;
     };
     let existing = json::decode_untyped(&stored.json()).map_err(|error| unreadable(error.to_string()))?;
-    let Some(object) = policy::reconciled(&existing, &wanted.object) else { return Ok(()) };
-    let path = format!("{path}/{name}");
-    let (status, body) = send(local, Method::PUT, &path, &object).await;
-    // Who was faster is another server that starts: it adds the same.
-    check(&path, status, &body, &[StatusCode::OK, StatusCode::CONFLICT])
+    let one = format!("{path}/{name}");
+    match reconciled(&existing, &wanted.object) {
+        Reconciled::Kept => Ok(()),
+        Reconciled::Changed(object) => {
+            let (status, body) = send(local, Method::PUT, &one, &object).await;
+            // Who was faster is another server that starts: it adds the same.
+            check(&one, status, &body, &[StatusCode::OK, StatusCode::CONFLICT])
+        }
+        Reconciled::Remade => {
+            let (status, body) = send(local, Method::DELETE, &one, &Tree::map()).await;
+            check(&one, status, &body, &[StatusCode::OK, StatusCode::NOT_FOUND])?;
+            create(local, &path, &wanted.object).await
+        }
+    }
 }
 
 /// Makes the object unless it is there. Looked for first: what is there may hold an address that

@@ -1,10 +1,10 @@
 //! The roles and bindings that every cluster begins with.
 //!
 //! The facts are those of upstream's bootstrap policy, so that a manifest that binds
-//! `system:auth-delegator` or `view` means here what it means there. At every start, what is
-//! missing is added to objects that still say `autoupdate`; nothing is ever taken away.
+//! `system:auth-delegator` or `view` means here what it means there. What becomes of them at later
+//! starts is in [`super::reconcile`].
 
-use skiff_object::{Tree, json};
+use skiff_object::Tree;
 
 /// Says that the server may add to the object at its start.
 pub const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -285,36 +285,10 @@ fn namespaced() -> Vec<PolicyObject> {
     objects
 }
 
-/// What `existing` lacks of `wanted`, added; `None` when nothing is missing or it must be left
-/// alone.
-pub fn reconciled(existing: &Tree, wanted: &Tree) -> Option<Tree> {
-    if existing.str_at(&["metadata", "annotations", AUTOUPDATE]) != "true" {
-        return None;
-    }
-    let mut result = existing.clone();
-    let mut changed = false;
-    for list in ["rules", "subjects"] {
-        for item in wanted.list_at(&[list]) {
-            if !existing.list_at(&[list]).iter().any(|old| same(old, item)) {
-                let items = result.ensure_map().entry_or(list, Tree::list);
-                if items.as_list().is_none() {
-                    *items = Tree::list();
-                }
-                items.as_list_mut()?.push(item.clone());
-                changed = true;
-            }
-        }
-    }
-    changed.then_some(result)
-}
-
-/// Equal whatever the order of keys.
-fn same(one: &Tree, other: &Tree) -> bool {
-    one == other || json::encode_untyped(one) == json::encode_untyped(other)
-}
-
 #[cfg(test)]
 mod tests {
+    use skiff_object::json;
+
     use super::*;
 
     fn find(name: &str) -> Tree {
@@ -350,16 +324,5 @@ mod tests {
             });
             assert!(exists, "{kind} {role}");
         }
-    }
-
-    #[test]
-    fn reconciling_adds_and_never_takes_away() {
-        let wanted = find("system:basic-user");
-        assert!(reconciled(&wanted, &wanted).is_none());
-        let mut less = wanted.clone();
-        less.set(&["rules"], vec![rule("get core pods")]);
-        assert_eq!(reconciled(&less, &wanted).unwrap().list_at(&["rules"]).len(), 3);
-        less.set(&["metadata", "annotations", AUTOUPDATE], "false");
-        assert!(reconciled(&less, &wanted).is_none());
     }
 }

@@ -121,7 +121,7 @@ fn refusal(user: &UserInfo, missing: &[Rule]) -> String {
 }
 
 /// The parts of `rules` that no rule of `held` covers, one verb on one thing each.
-fn missing(held: &[Rule], rules: &[Rule]) -> Vec<Rule> {
+pub(crate) fn missing(held: &[Rule], rules: &[Rule]) -> Vec<Rule> {
     rules.iter().flat_map(parts).filter(|part| !held.iter().any(|rule| covers(rule, part))).collect()
 }
 
