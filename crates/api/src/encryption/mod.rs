@@ -2,7 +2,8 @@
 //!
 //! [`EncryptedStore`](store::EncryptedStore) stands between the server and any engine, so that
 //! everything above it (caches, watches, lists) sees plain values and every engine keeps encrypted
-//! ones. The form is upstream's (`k8s:enc:aescbc:v1:key1:…`, the key's path as authenticated data).
+//! ones. The form is upstream's (`k8s:enc:aescbc:v1:key1:…`, with the key that upstream has in etcd as
+//! authenticated data).
 //! Values are written with the first provider and key, and read with whichever fits; what was not
 //! written with the first is written anew when it is updated, even when nothing else changes.
 
@@ -19,6 +20,7 @@ use skiff_store::Store;
 mod ciphers;
 mod config;
 mod kms;
+mod place;
 mod store;
 
 use ciphers::Cipher;
@@ -39,6 +41,7 @@ pub struct Settings {
 
 /// The encryption of one server.
 pub struct Encryption {
+    file: PathBuf,
     rules: ArcSwap<Rules>,
     clock: Clock,
     random: Random,
@@ -85,13 +88,14 @@ impl Encryption {
             plugin.probe().await;
         }
         rules.start_probes(&clock);
-        let encryption = Arc::new(Self { rules: ArcSwap::from_pointee(rules), clock, random, tasks });
+        let encryption =
+            Arc::new(Self { file: settings.file.clone(), rules: ArcSwap::from_pointee(rules), clock, random, tasks });
         if settings.reload {
-            let (reloading, file) = (Arc::clone(&encryption), settings.file.clone());
+            let reloading = Arc::clone(&encryption);
             encryption.tasks.spawn("encryption-reload", async move {
                 loop {
                     reloading.clock.sleep(RELOAD_INTERVAL).await;
-                    if let Err(error) = reloading.reload(&file).await {
+                    if let Err(error) = reloading.reload().await {
                         tracing::error!(error, "the encryption configuration stays as it was");
                     }
                 }
@@ -101,7 +105,12 @@ impl Encryption {
         Ok((encryption, wrapped))
     }
 
-    async fn reload(&self, file: &Path) -> Result<(), String> {
+    /// Reads the configuration again and takes it over when it is another and its plugins answer.
+    ///
+    /// # Errors
+    /// Why what was before stays.
+    pub async fn reload(&self) -> Result<(), String> {
+        let file = self.file.as_path();
         let text = read(file)?;
         if hash(&text) == self.rules.load().hash {
             return Ok(());
@@ -117,6 +126,14 @@ impl Encryption {
         before.probes.shutdown().signal();
         tracing::info!(file = %file.display(), "the encryption configuration was read anew");
         Ok(())
+    }
+
+    /// Asks every plugin for its status now; a plugin with another key gets another seed to wrap.
+    pub async fn probe(&self) {
+        let rules = self.rules.load_full();
+        for plugin in &rules.plugins {
+            plugin.probe().await;
+        }
     }
 
     /// Nothing when every plugin can be used, else what is wrong with them.
@@ -149,14 +166,15 @@ impl Encryption {
     fn seal(&self, key: &[u8], data: Bytes) -> Result<Bytes, String> {
         let Some(providers) = self.providers(key) else { return Ok(data) };
         let with = |prefix: &str, sealed: Vec<u8>| Bytes::from([prefix.as_bytes(), &sealed].concat());
+        let place = place::of(key);
         match providers.first() {
             None | Some(Provider::Identity) => Ok(data),
             Some(Provider::Keys { prefix, keys }) => {
                 let (name, cipher) = keys.first().ok_or("no key to write with")?;
-                let sealed = cipher.seal(&data, key, &self.random).ok_or("the value cannot be encrypted")?;
+                let sealed = cipher.seal(&data, &place, &self.random).ok_or("the value cannot be encrypted")?;
                 Ok(with(&format!("{prefix}{name}:"), sealed))
             }
-            Some(Provider::Kms { prefix, kms }) => Ok(with(prefix, kms.seal(&data, key)?)),
+            Some(Provider::Kms { prefix, kms }) => Ok(with(prefix, kms.seal(&data, &place)?)),
         }
     }
 
@@ -164,8 +182,9 @@ impl Encryption {
     async fn open(&self, key: &[u8], stored: Bytes) -> Result<Opened, String> {
         let Some(providers) = self.providers(key) else { return Ok(Opened { data: stored, is_stale: false }) };
         let mut problem = None;
+        let place = place::of(key);
         for (at, provider) in providers.iter().enumerate() {
-            match provider.open(key, &stored).await {
+            match provider.open(&place, &stored).await {
                 None => {}
                 // Several providers may have the same prefix: the next may have the right key.
                 Some(Err(why)) => problem = problem.or(Some(why)),
@@ -184,7 +203,7 @@ impl Encryption {
 
 impl Provider {
     /// `None` when the value is not in this provider's form.
-    async fn open(&self, key: &[u8], stored: &Bytes) -> Option<Result<Opened, String>> {
+    async fn open(&self, place: &[u8], stored: &Bytes) -> Option<Result<Opened, String>> {
         match self {
             Self::Identity if stored.starts_with(ENCRYPTED) => None,
             Self::Identity => Some(Ok(Opened { data: stored.clone(), is_stale: false })),
@@ -196,7 +215,7 @@ impl Provider {
                     else {
                         continue;
                     };
-                    match cipher.open(sealed, key) {
+                    match cipher.open(sealed, place) {
                         Ok(data) => return Some(Ok(Opened { data: data.into(), is_stale: at > 0 })),
                         Err(why) => problem = why,
                     }
@@ -205,7 +224,7 @@ impl Provider {
             }
             Self::Kms { prefix, kms } => {
                 let sealed = stored.strip_prefix(prefix.as_bytes())?;
-                let opened = kms.open(sealed, key).await;
+                let opened = kms.open(sealed, place).await;
                 Some(opened.map(|(data, is_stale)| Opened { data: data.into(), is_stale }))
             }
         }

@@ -27,12 +27,21 @@ async fn started(
     store: &Arc<MemoryStore>,
     tasks: &Tasks,
 ) -> Result<Arc<dyn Store>, String> {
+    encrypted(folder, resources, store, tasks).await.map(|(_, store)| store)
+}
+
+/// The encryption itself, too.
+async fn encrypted(
+    folder: &Path,
+    resources: &str,
+    store: &Arc<MemoryStore>,
+    tasks: &Tasks,
+) -> Result<(Arc<Encryption>, Arc<dyn Store>), String> {
     let file = folder.join("encryption.yaml");
     std::fs::write(&file, format!("{HEAD}{resources}")).unwrap();
     let settings = Settings { file, reload: false };
     let store: Arc<dyn Store> = store.clone();
-    let started = Encryption::start(&settings, store, Clock::system(), Random::seeded(11), tasks.clone());
-    started.await.map(|(_, store)| store)
+    Encryption::start(&settings, store, Clock::system(), Random::seeded(11), tasks.clone()).await
 }
 
 async fn api(folder: &Path, resources: &str, store: &Arc<MemoryStore>) -> Api {
@@ -207,4 +216,110 @@ async fn without_its_plugin_a_server_starts_says_so_and_refuses_writes() {
     assert!(refused.line().contains("KMS Provider gone"), "{}", refused.line());
     assert_eq!(api.post(CONFIG_MAPS, r#"{"metadata":{"name":"c"}}"#).await.status, StatusCode::CREATED);
     bootstrap::run(&api.server).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_upstream_encrypted_can_be_read() {
+    use aes_gcm::aead::{Aead, KeyInit, Payload};
+    let (folder, store) = (tempfile::tempdir().unwrap(), memory());
+    let rule = format!("- {{resources: [secrets], providers: [{{aesgcm: {{keys: [{KEY_1}]}}}}]}}");
+    // Nonce, then what is sealed with upstream's key in etcd as additional data.
+    let cipher = aes_gcm::Aes256Gcm::new(b"0123456789abcdef0123456789abcdef".into());
+    let nonce = [7_u8; 12];
+    let msg = br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"default","uid":"u"},"type":"Opaque"}"#;
+    let sealed = cipher.encrypt(&nonce.into(), Payload { msg, aad: b"/registry/secrets/default/s" }).unwrap();
+    let value = [b"k8s:enc:aesgcm:v1:key1:".as_slice(), &nonce, &sealed].concat();
+    store.put(SECRET.into(), value.into(), Expect::Any, None).await.unwrap();
+    let api = api(folder.path(), &rule, &store).await;
+    assert_eq!(api.get(&format!("{SECRETS}/s")).await.at(&["metadata", "uid"]), "u");
+    // And the other way around.
+    api.post(SECRETS, r#"{"metadata":{"name":"t"},"data":{"k":"c2VjcmV0"}}"#).await;
+    let stored = raw(&store, b"test/registry/core/secrets/default/t").await;
+    let stored = stored.strip_prefix(b"k8s:enc:aesgcm:v1:key1:".as_slice()).unwrap();
+    let (nonce, sealed) = stored.split_first_chunk::<12>().unwrap();
+    let payload = Payload { msg: sealed, aad: b"/registry/secrets/default/t" };
+    let plain = cipher.decrypt(&(*nonce).into(), payload).unwrap();
+    assert!(plain.windows(8).any(|part| part == b"c2VjcmV0"));
+}
+
+#[tokio::test]
+async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_not() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), memory());
+    let rule = |providers: &str| format!("- {{resources: [secrets], providers: [{providers}]}}");
+    let write = |resources: &str| {
+        std::fs::write(folder.path().join("encryption.yaml"), format!("{HEAD}{resources}")).unwrap();
+    };
+    let tasks = Tasks::new("test", Shutdown::new());
+    let first = rule(&format!("{{aesgcm: {{keys: [{KEY_1}]}}}}, {{identity: {{}}}}"));
+    let (encryption, wrapped) = encrypted(folder.path(), &first, &store, &tasks).await.unwrap();
+    let api = api_over(Arc::clone(&store), |config| Config { store: wrapped, tasks, ..config }).await;
+    let secret = |name: &str| format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"k":"c2VjcmV0"}}}}"#);
+    api.post(SECRETS, &secret("s")).await;
+    assert!(starts(&raw(&store, SECRET).await, "k8s:enc:aesgcm:v1:key1:"));
+
+    write(&rule(&format!("{{secretbox: {{keys: [{KEY_2}]}}}}, {{aesgcm: {{keys: [{KEY_1}]}}}}")));
+    encryption.reload().await.unwrap();
+    api.post(SECRETS, &secret("t")).await;
+    let second = b"test/registry/core/secrets/default/t";
+    assert!(starts(&raw(&store, second).await, "k8s:enc:secretbox:v1:key2:"));
+    for name in ["s", "t"] {
+        assert_eq!(api.get(&format!("{SECRETS}/{name}")).await.at(&["data", "k"]), "c2VjcmV0");
+    }
+    // The old is written with the new key when it is written at all.
+    let patch = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+    assert_eq!(api.patch("merge", &format!("{SECRETS}/s"), patch).await.line(), "200");
+    assert!(starts(&raw(&store, SECRET).await, "k8s:enc:secretbox:v1:key2:"));
+
+    let gone = "{kms: {apiVersion: v2, name: gone, endpoint: 'unix:///nowhere/kms.sock', timeout: 1s}}";
+    for bad in ["- {resources: [secrets], providers: []}".to_owned(), rule(gone), "nonsense".to_owned()] {
+        write(&bad);
+        encryption.reload().await.unwrap_err();
+        assert_eq!(api.get(&format!("{SECRETS}/s")).await.at(&["data", "k"]), "c2VjcmV0", "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_running_server_follows_its_plugin_to_another_key() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), memory());
+    let plugins = Tasks::new("plugins", Shutdown::new());
+    let (key_id, calls) = (Arc::new(Mutex::new("one".to_owned())), Arc::new(Mutex::new(Vec::new())));
+    let socket = folder.path().join("kms.sock");
+    grpc::serve_unix(&socket, &plugins, plugin(Arc::clone(&key_id), Arc::clone(&calls)));
+    let resources = format!(
+        "- {{resources: [secrets], providers: [{{kms: {{apiVersion: v2, name: mine, endpoint: 'unix://{}'}}}}]}}",
+        socket.display()
+    );
+    let tasks = Tasks::new("test", Shutdown::new());
+    let (encryption, wrapped) = encrypted(folder.path(), &resources, &store, &tasks).await.unwrap();
+    let api = api_over(Arc::clone(&store), |config| Config { store: wrapped, tasks, ..config }).await;
+    api.post(SECRETS, r#"{"metadata":{"name":"s"},"data":{"k":"c2VjcmV0"}}"#).await;
+    encryption.probe().await;
+    assert_eq!(*calls.lock(), ["Status", "Encrypt", "Status"], "the same key wraps no other seed");
+    let written_with = async |name: &str| {
+        let key = format!("test/registry/core/secrets/default/{name}");
+        let stored = raw(&store, key.as_bytes()).await;
+        let sealed = Sealed::decode(stored.strip_prefix(b"k8s:enc:kms:v2:mine:".as_slice()).unwrap()).unwrap();
+        sealed.key_id
+    };
+    assert_eq!(written_with("s").await, "one");
+    *key_id.lock() = "two".into();
+    encryption.probe().await;
+    api.post(SECRETS, r#"{"metadata":{"name":"t"},"data":{"k":"c2VjcmV0"}}"#).await;
+    assert_eq!(written_with("t").await, "two");
+    let read = api.get(&format!("{SECRETS}/s")).await;
+    assert_eq!(read.at(&["data", "k"]), "c2VjcmV0");
+    // An update that changes nothing brings the old object to the new key.
+    assert_eq!(api.put(&format!("{SECRETS}/s"), std::str::from_utf8(&read.body).unwrap()).await.line(), "200");
+    assert_eq!(written_with("s").await, "two");
+    plugins.stop().await;
+    encryption.probe().await;
+    assert!(encryption.check().is_err(), "a plugin that is gone is told of");
+    assert_eq!(api.get(&format!("{SECRETS}/s")).await.at(&["data", "k"]), "c2VjcmV0", "its seeds are known");
+}
+
+/// The key in what KMS v2 stores.
+#[derive(Clone, PartialEq, Message)]
+struct Sealed {
+    #[prost(string, tag = "2")]
+    key_id: String,
 }
