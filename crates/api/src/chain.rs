@@ -121,7 +121,7 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     let annotations = Arc::<Mutex<BTreeMap<String, String>>>::default();
     let audit_id = audit_id(server, &head.headers);
     if matches!(peer, Peer::Remote { .. })
-        && let Some(mut refusal) = server.closing.refusal()
+        && let Some(mut refusal) = server.closing.refusal(&info.path, &head.headers)
     {
         finish(&mut refusal, &audit_id, &[]);
         return refusal;

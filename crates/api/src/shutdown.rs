@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::body::Body;
 use crate::respond;
@@ -11,6 +11,10 @@ use crate::server::ApiServer;
 
 /// When those who are turned away may try again, in seconds: upstream's.
 const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// Who looks after the server is answered to the end, and so is the server itself; upstream's lists.
+const PATHS_EXEMPT: [&str; 4] = ["/readyz", "/livez", "/healthz", "/metrics"];
+const AGENT_EXEMPT: &str = "kube-apiserver/";
 
 /// What the server's flags say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +33,8 @@ pub(crate) struct Closing(AtomicBool);
 
 impl Closing {
     /// The answer to a request that comes too late.
-    pub(crate) fn refusal(&self) -> Option<Response<Body>> {
-        if !self.0.load(Ordering::Relaxed) {
+    pub(crate) fn refusal(&self, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+        if !self.0.load(Ordering::Relaxed) || is_exempt(path, headers) {
             return None;
         }
         let mut response =
@@ -39,6 +43,11 @@ impl Closing {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         Some(response)
     }
+}
+
+fn is_exempt(path: &str, headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+    agent.starts_with(AGENT_EXEMPT.as_bytes()) || PATHS_EXEMPT.iter().any(|prefix| path.starts_with(prefix))
 }
 
 impl ApiServer {
