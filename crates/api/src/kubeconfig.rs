@@ -42,7 +42,11 @@ pub fn target(text: &[u8], folder: &std::path::Path) -> Result<Target, String> {
     Ok(target)
 }
 
-fn credentials(user: &Tree, folder: &std::path::Path) -> Result<Credentials, String> {
+/// The credentials of one user.
+///
+/// # Errors
+/// What is unreadable or not supported.
+pub(crate) fn credentials(user: &Tree, folder: &std::path::Path) -> Result<Credentials, String> {
     for unsupported in ["exec", "auth-provider"] {
         if user.get(unsupported).is_some() {
             return Err(format!("users with {unsupported} are not supported here"));

@@ -17,6 +17,9 @@ pub struct AlwaysPullImages;
 /// Pods tolerate the taints of the extended resources that they ask for.
 pub struct ExtendedResourceToleration;
 
+/// Required anti-affinity of pods is about single nodes only: a pod must not keep others off a whole zone.
+pub struct LimitPodHardAntiAffinityTopology;
+
 /// Services get no new external addresses.
 pub struct DenyServiceExternalIps;
 
@@ -141,6 +144,40 @@ impl Plugin for ExtendedResourceToleration {
 fn is_extended(name: &str) -> bool {
     name.split_once('/').is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
         && !name.starts_with("requests.")
+}
+
+/// The label of a node's own name.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+#[async_trait]
+impl Plugin for LimitPodHardAntiAffinityTopology {
+    fn name(&self) -> &'static str {
+        "LimitPodHardAntiAffinityTopology"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        matches!(attributes.operation, Operation::Create | Operation::Update) && attributes.is("", "pods")
+    }
+
+    async fn validate(
+        &self,
+        _server: &ApiServer,
+        attributes: &Attributes<'_>,
+        pod: &Tree,
+        _old: Option<&Tree>,
+    ) -> ApiResult<()> {
+        let path = ["spec", "affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
+        let keys = pod.list_at(&path).iter().map(|term| term.str_at(&["topologyKey"]));
+        match keys.into_iter().find(|key| *key != HOSTNAME) {
+            None => Ok(()),
+            Some(key) => {
+                let why = format!(
+                    "affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey {key} but only key {HOSTNAME} is allowed"
+                );
+                Err(attributes.forbidden(pod, &why))
+            }
+        }
+    }
 }
 
 #[async_trait]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use skiff_object::{Tree, json};
 
 use super::pod_resources::{Amounts, amounts};
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, Settings};
 use crate::errors::{ApiError, ApiResult};
 use crate::meta;
 use crate::registry;
@@ -16,10 +16,20 @@ use crate::server::ApiServer;
 use crate::verbs::Subject;
 use crate::write::encode_stored;
 
+pub mod limited;
 pub mod usage;
 
 /// See the [module](self).
-pub struct ResourceQuota;
+pub struct ResourceQuota {
+    limited: Vec<limited::Limited>,
+}
+
+impl ResourceQuota {
+    /// With these settings.
+    pub fn new(settings: &Settings) -> Self {
+        Self { limited: settings.limited_resources.clone() }
+    }
+}
 
 /// A quota that many write against at once is tried so often.
 const RETRIES_MAX: usize = 50;
@@ -56,7 +66,7 @@ impl Plugin for ResourceQuota {
     ) -> ApiResult<()> {
         let namespace = attributes.subject.namespace.as_str();
         let quotas = server.collection("", "resourcequotas").known_list(namespace).await?;
-        if quotas.is_empty() {
+        if quotas.is_empty() && self.limited.is_empty() {
             return Ok(());
         }
         let facts = attributes.subject.kind.facts();
@@ -68,11 +78,17 @@ impl Plugin for ResourceQuota {
                 return Ok(());
             }
         }
+        let mut concerned = Vec::with_capacity(quotas.len());
         for item in quotas {
             let quota = json::decode_untyped(&item.stored.value).map_err(ApiError::internal)?;
-            if !usage::is_in_scope(&quota, plural, object) {
-                continue;
+            if usage::is_in_scope(&quota, plural, object) {
+                concerned.push(quota);
             }
+        }
+        if let Some(why) = limited::refusal(&self.limited, (group, plural), object, &asked, &concerned) {
+            return Err(refuse(attributes, &why));
+        }
+        for quota in concerned {
             let name = meta::name(&quota).to_owned();
             require(attributes, &quota, &name, object)?;
             take(server, attributes, &name, &asked).await?;

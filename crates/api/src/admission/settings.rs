@@ -1,10 +1,11 @@
 //! Which plugins run: upstream's list in upstream's order, and what the administrator says.
 
 use super::{
-    Plugin, certificates, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
-    namespace_lifecycle, node_restriction, optional, owner_references, persistent_volume_claim_resize, pod_security,
-    pod_topology_labels, policy, priority, resource_quota, runtime_class, service_account,
-    storage_object_in_use_protection, taint_nodes_by_condition, webhook,
+    Plugin, certificates, default_ingress_class, default_storage_class, default_toleration_seconds, event_rate_limit,
+    image_policy, limit_ranger, namespace_lifecycle, namespaces, node_restriction, optional, owner_references,
+    persistent_volume_claim_resize, pod_node_selector, pod_security, pod_topology_labels, policy, priority,
+    resource_quota, runtime_class, service_account, storage_object_in_use_protection, taint_nodes_by_condition,
+    webhook,
 };
 
 /// What `--enable-admission-plugins` and its siblings set.
@@ -16,6 +17,16 @@ pub struct Settings {
     pub disabled: Vec<String>,
     /// `PodSecurity`: what holds in namespaces that say nothing, and who is not asked.
     pub pod_security: pod_security::Settings,
+    /// `ResourceQuota`: what nobody may use unless a quota speaks of it.
+    pub limited_resources: Vec<resource_quota::limited::Limited>,
+    /// `EventRateLimit`: how many events are let in.
+    pub event_rate_limit: event_rate_limit::Settings,
+    /// `PodNodeSelector`: selectors of namespaces.
+    pub pod_node_selector: pod_node_selector::Settings,
+    /// `ImagePolicyWebhook`: who decides about images.
+    pub image_policy: Option<image_policy::Settings>,
+    /// Who the server is to admission webhooks.
+    pub webhook_users: webhook::users::Users,
 }
 
 /// A name in `enabled` or `disabled` that makes no sense.
@@ -35,6 +46,9 @@ pub enum SettingsError {
     /// Both on and off.
     #[error("{0:?} in enable-admission-plugins and disable-admission-plugins overlapped")]
     Both(String),
+    /// A plugin cannot run with what it is told.
+    #[error("failed to initialize admission plugin {0:?}: {1}")]
+    Plugin(&'static str, String),
 }
 
 /// Whether a plugin runs when nobody says.
@@ -52,22 +66,34 @@ type Make = Option<fn(&Settings) -> Box<dyn Plugin>>;
 /// Every plugin of upstream v1.36, in its order.
 const PLUGINS: &[(&str, Usually, Make)] = &[
     ("AlwaysAdmit", Off, Some(|_| Box::new(optional::AlwaysAdmit))),
-    ("NamespaceAutoProvision", Off, None),
+    ("NamespaceAutoProvision", Off, Some(|_| Box::new(namespaces::NamespaceAutoProvision))),
     ("NamespaceLifecycle", On, Some(|_| Box::new(namespace_lifecycle::NamespaceLifecycle))),
-    ("NamespaceExists", Off, None),
-    ("LimitPodHardAntiAffinityTopology", Off, None),
+    ("NamespaceExists", Off, Some(|_| Box::new(namespaces::NamespaceExists))),
+    ("LimitPodHardAntiAffinityTopology", Off, Some(|_| Box::new(optional::LimitPodHardAntiAffinityTopology))),
     ("LimitRanger", On, Some(|_| Box::new(limit_ranger::LimitRanger))),
     ("ServiceAccount", On, Some(|_| Box::new(service_account::ServiceAccount))),
     ("NodeRestriction", On, Some(|_| Box::new(node_restriction::NodeRestriction))),
     ("TaintNodesByCondition", On, Some(|_| Box::new(taint_nodes_by_condition::TaintNodesByCondition))),
     ("AlwaysPullImages", Off, Some(|_| Box::new(optional::AlwaysPullImages))),
-    ("ImagePolicyWebhook", Off, None),
+    (
+        "ImagePolicyWebhook",
+        Off,
+        Some(|settings| Box::new(image_policy::ImagePolicyWebhook::new(settings.image_policy.as_ref()))),
+    ),
     ("PodSecurity", On, Some(|settings| Box::new(pod_security::PodSecurity::new(&settings.pod_security)))),
-    ("PodNodeSelector", Off, None),
+    (
+        "PodNodeSelector",
+        Off,
+        Some(|settings| Box::new(pod_node_selector::PodNodeSelector::new(&settings.pod_node_selector))),
+    ),
     ("Priority", On, Some(|_| Box::new(priority::Priority))),
     ("DefaultTolerationSeconds", On, Some(|_| Box::new(default_toleration_seconds::DefaultTolerationSeconds))),
     ("PodTolerationRestriction", Off, None),
-    ("EventRateLimit", Off, None),
+    (
+        "EventRateLimit",
+        Off,
+        Some(|settings| Box::new(event_rate_limit::EventRateLimit::new(&settings.event_rate_limit))),
+    ),
     ("ExtendedResourceToleration", Off, Some(|_| Box::new(optional::ExtendedResourceToleration))),
     ("DefaultStorageClass", On, Some(|_| Box::new(default_storage_class::DefaultStorageClass))),
     (
@@ -103,7 +129,7 @@ const PLUGINS: &[(&str, Usually, Make)] = &[
     ("MutatingAdmissionWebhook", On, Some(|_| Box::new(webhook::MutatingWebhooks::default()))),
     ("ValidatingAdmissionPolicy", On, Some(|_| Box::new(policy::ValidatingPolicies::default()))),
     ("ValidatingAdmissionWebhook", On, Some(|_| Box::new(webhook::ValidatingWebhooks::default()))),
-    ("ResourceQuota", On, Some(|_| Box::new(resource_quota::ResourceQuota))),
+    ("ResourceQuota", On, Some(|settings| Box::new(resource_quota::ResourceQuota::new(settings)))),
     ("AlwaysDeny", Off, Some(|_| Box::new(optional::AlwaysDeny))),
 ];
 
@@ -122,6 +148,9 @@ pub(super) fn plugins(settings: &Settings) -> Result<Vec<Box<dyn Plugin>>, Setti
         return Err(SettingsError::Both(name.clone()));
     }
     let named = |names: &[String], name: &str| names.iter().any(|one| one == name);
+    if named(enabled, "EventRateLimit") {
+        settings.event_rate_limit.check().map_err(|why| SettingsError::Plugin("EventRateLimit", why))?;
+    }
     let mut running = Vec::new();
     for (name, usually, make) in PLUGINS {
         let wanted = named(enabled, name);

@@ -22,6 +22,7 @@ pub mod configuration;
 pub mod matching;
 pub mod mutating;
 pub mod review;
+pub mod users;
 pub mod validating;
 
 /// `MutatingAdmissionWebhook`

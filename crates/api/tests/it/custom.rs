@@ -372,3 +372,54 @@ async fn expressions_are_checked_with_the_definition_and_run_with_the_object() {
     let scaled = api.patch("merge", &format!("{BOATS}/a/scale"), r#"{"spec":{"replicas":5}}"#).await.line();
     assert!(scaled.contains("from must be before to"), "{scaled}");
 }
+
+#[tokio::test]
+async fn a_schema_of_old_that_has_no_structure_is_told_and_then_mended() {
+    use skiff_store::{Expect, Store};
+    let store = std::sync::Arc::new(skiff_store::memory::MemoryStore::new(skiff_base::Clock::system()));
+    // As apiextensions.k8s.io/v1beta1 took it: no types, and a field that only one branch of anyOf speaks of.
+    let old = definition(
+        r#"{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"properties":{"spec":{"anyOf":[
+        {"properties":{"sails":{"type":"integer"}}}]}}}}}"#,
+    );
+    let mut old = json::decode_untyped(old.as_bytes()).unwrap();
+    old.set(&["metadata", "uid"], "u");
+    old.set(&["spec", "preserveUnknownFields"], true);
+    let key = bytes::Bytes::from_static(b"test/registry/apiextensions.k8s.io/customresourcedefinitions//boats.sea.io");
+    store.put(key, json::encode_untyped(&old).into(), Expect::Any, None).await.unwrap();
+    let api = crate::support::api_over(store, |config| config).await;
+    let path = format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name=boats.sea.io");
+    let object = |event: &Tree| event.get("object").unwrap().clone();
+    let told = event(&api, &path, |event| !condition(&object(event), "NonStructuralSchema").is_empty()).await;
+    let told = object(&told);
+    assert_eq!(condition(&told, "NonStructuralSchema"), "True Violations");
+    let conditions = told.list_at(&["status", "conditions"]).iter();
+    let messages: String = conditions
+        .filter(|one| one.str_at(&["type"]) == "NonStructuralSchema")
+        .map(|one| one.str_at(&["message"]))
+        .collect();
+    for expected in [
+        "spec.versions[0].schema.openAPIV3Schema.type: Required value: must not be empty at the root",
+        "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified \
+         object fields",
+        "spec.versions[0].schema.openAPIV3Schema.properties[spec].anyOf[0].properties[sails].type: Forbidden: must be empty to \
+         be structural",
+    ] {
+        assert!(messages.contains(expected), "{messages}");
+    }
+    // It is served all the same, and the condition goes with its reason.
+    assert_eq!(condition(&told, "Established"), "True InitialNamesAccepted");
+    let current = api.get(&format!("{DEFINITIONS}/boats.sea.io")).await.at(&["metadata", "resourceVersion"]);
+    let mended = boats().replacen("\"spec\":{", "\"spec\":{\"preserveUnknownFields\":false,", 1);
+    let mended = mended.replacen(
+        "\"name\":\"boats.sea.io\"",
+        &format!("\"name\":\"boats.sea.io\",\"resourceVersion\":\"{current}\""),
+        1,
+    );
+    assert_eq!(api.put(&format!("{DEFINITIONS}/boats.sea.io"), &mended).await.line(), "200");
+    event(&api, &path, |event| {
+        let object = object(event);
+        condition(&object, "NonStructuralSchema").is_empty() && condition(&object, "Established").starts_with("True")
+    })
+    .await;
+}

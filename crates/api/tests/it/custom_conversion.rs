@@ -21,20 +21,23 @@ const BOATS_V2: &str = "/apis/sea.io/v2/namespaces/default/boats";
 struct Webhook {
     mischief: Mutex<Option<fn(&mut Tree)>>,
     sizes: Mutex<Vec<usize>>,
+    /// Versions of the reviews that came.
+    versions: Mutex<Vec<String>>,
 }
 
 impl Webhook {
     fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
         let review = json::decode_untyped(request.body()).unwrap();
         assert_eq!(request.uri().query(), Some("timeout=30s"));
-        assert_eq!(review.str_at(&["apiVersion"]), "apiextensions.k8s.io/v1");
+        let version = review.str_at(&["apiVersion"]).to_owned();
         let wanted = review.str_at(&["request", "desiredAPIVersion"]);
         let objects = review.list_at(&["request", "objects"]);
         self.sizes.lock().push(objects.len());
         let converted: Vec<Tree> = objects.iter().map(|object| converted(object, wanted)).collect();
         let mut answer = Tree::map();
         answer.set(&["kind"], "ConversionReview");
-        answer.set(&["apiVersion"], "apiextensions.k8s.io/v1");
+        answer.set(&["apiVersion"], version.clone());
+        self.versions.lock().push(version);
         answer.set(&["response", "uid"], review.str_at(&["request", "uid"]));
         answer.set(&["response", "result", "status"], "Success");
         answer.set(&["response", "convertedObjects"], converted);
@@ -66,6 +69,10 @@ fn converted(object: &Tree, wanted: &str) -> Tree {
 }
 
 async fn served(api: &Api) -> (Remote, Arc<Webhook>) {
+    served_by(api, r#""v1""#).await
+}
+
+async fn served_by(api: &Api, review_versions: &str) -> (Remote, Arc<Webhook>) {
     let webhook = Arc::new(Webhook::default());
     let answers = Arc::clone(&webhook);
     let remote = Remote::start(&["localhost"], answering(move |request| answers.answer(&request))).await;
@@ -77,7 +84,7 @@ async fn served(api: &Api) -> (Remote, Arc<Webhook>) {
         &spec(r#","port":{"type":"string","pattern":"^[0-9]+$"},"flag":{"type":"string","default":"red"}"#),
     );
     let conversion = format!(
-        r#""conversion":{{"strategy":"Webhook","webhook":{{"conversionReviewVersions":["v1"],"clientConfig":{{
+        r#""conversion":{{"strategy":"Webhook","webhook":{{"conversionReviewVersions":[{review_versions}],"clientConfig":{{
         "url":"https://localhost:{}/convert","caBundle":"{}"}}}}}},"versions""#,
         remote.address.port(),
         STANDARD.encode(&remote.authority)
@@ -180,6 +187,29 @@ async fn owners_of_fields_are_known_in_the_version_they_wrote() {
     let now = owners().await;
     assert!(now.contains(&r#"one sea.io/v2 {"f:host":{}}"#.to_owned()), "{now:?}");
     assert!(now.contains(&r#"three sea.io/v1 {"f:host":{}}"#.to_owned()), "{now:?}");
+}
+
+#[tokio::test]
+async fn a_webhook_gets_the_first_version_of_the_review_that_is_known() {
+    for (versions, expected, strict) in [
+        (r#""v2","v1beta1""#, "apiextensions.k8s.io/v1beta1", false),
+        (r#""v1beta1","v1""#, "apiextensions.k8s.io/v1beta1", false),
+        (r#""v1","v1beta1""#, "apiextensions.k8s.io/v1", true),
+    ] {
+        let api = api().await;
+        let (_remote, webhook) = served_by(&api, versions).await;
+        api.post(BOATS, &boat("v1", "a", r#"{"host":"x:1"}"#)).await;
+        let read = api.get(&format!("{BOATS_V2}/a")).await;
+        assert_eq!(read.at(&["spec", "port"]), "1", "{versions}: {}", read.line());
+        assert!(webhook.versions.lock().iter().all(|version| version == expected), "{versions}");
+        // In v1beta1 an answer need not say what it answers.
+        *webhook.mischief.lock() = Some(|answer| {
+            answer.unset(&["response", "uid"]);
+            answer.unset(&["apiVersion"]);
+        });
+        let careless = api.get(&format!("{BOATS_V2}/a")).await;
+        assert_eq!(careless.status.is_success(), !strict, "{versions}: {}", careless.line());
+    }
 }
 
 #[tokio::test]

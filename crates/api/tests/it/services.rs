@@ -149,6 +149,54 @@ async fn a_deleted_record_comes_back_and_is_told() {
 }
 
 #[tokio::test]
+async fn what_two_services_have_is_told_and_what_was_lost_comes_back_at_the_start() {
+    use skiff_store::{Expect, Store};
+    let api = api().await;
+    for name in ["a", "b"] {
+        assert_eq!(api.post(SERVICES, &service(name, r#","type":"NodePort""#)).await.line(), "201");
+    }
+    let of = async |name: &str| api.get(&format!("{SERVICES}/{name}")).await.tree();
+    let (a, b) = (of("a").await, of("b").await);
+    let port = |tree: &Tree| tree.list_at(&["spec", "ports"])[0].int_at(&["nodePort"]).unwrap();
+    // A backup of two times: `b` has the address and the port of `a`, and the record of another is lost.
+    let key = bytes::Bytes::from_static(b"test/registry/core/services/default/b");
+    let stored = api.store.get(&key, None).await.unwrap().entry.unwrap().value;
+    let text = String::from_utf8(stored.to_vec()).unwrap();
+    let text = text
+        .replace(b.str_at(&["spec", "clusterIP"]), a.str_at(&["spec", "clusterIP"]))
+        .replace(&format!("\"nodePort\":{}", port(&b)), &format!("\"nodePort\":{}", port(&a)));
+    api.store.put(key, text.into(), Expect::Any, None).await.unwrap();
+    let kubernetes = bytes::Bytes::from_static(b"test/registry/networking.k8s.io/ipaddresses//10.96.0.1");
+    api.store.delete(kubernetes, Expect::Any).await.unwrap();
+
+    let again = crate::support::api_over(std::sync::Arc::clone(&api.store), |config| config).await;
+    let back = until(&again, ADDRESSES, "10.96.0.1", |object| object.str_at(&["event"]) == "ADDED").await;
+    assert_eq!(back.str_at(&["spec", "parentRef", "name"]), "kubernetes");
+    let notes = async || {
+        let events = again.get("/apis/events.k8s.io/v1/namespaces/default/events").await.tree();
+        let lines = events
+            .list_at(&["items"])
+            .iter()
+            .map(|event| format!("{} {}", event.str_at(&["regarding", "name"]), event.str_at(&["reason"])));
+        lines.collect::<BTreeSet<String>>()
+    };
+    let wanted = ["b ClusterIPAlreadyAllocated", "b PortAlreadyAllocated"];
+    let told = async {
+        loop {
+            let notes = notes().await;
+            if wanted.iter().all(|one| notes.contains(*one)) {
+                return notes;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let notes = tokio::time::timeout(std::time::Duration::from_secs(20), told).await.expect("both are told");
+    assert!(!notes.iter().any(|note| note.starts_with("a ")), "who was first has nothing to mend: {notes:?}");
+    let record = again.get(&format!("{ADDRESSES}/{}", a.str_at(&["spec", "clusterIP"]))).await;
+    assert_eq!(record.at(&["spec", "parentRef", "name"]), "a");
+}
+
+#[tokio::test]
 async fn services_keep_what_they_have_and_give_back_what_they_leave() {
     let api = api().await;
     let made = api.post(SERVICES, &service("web", r#","type":"NodePort""#)).await.tree();

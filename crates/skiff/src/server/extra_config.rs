@@ -27,6 +27,16 @@ struct Flag {
 /// Every flag that is taken, by name.
 const FLAGS: &[Flag] = &[
     Flag {
+        name: "admission-control-config-file",
+        value: "FILE",
+        help: "The AdmissionConfiguration: what single admission plugins are told.",
+        set: |config, value| {
+            let folder = std::path::Path::new(value).parent().unwrap_or(std::path::Path::new("."));
+            skiff_api::admission::configuration::read(&mut config.admission, &read(value)?, folder)
+                .map_err(|why| anyhow!("{value}: {why}"))
+        },
+    },
+    Flag {
         name: "anonymous-auth",
         value: "BOOL",
         help: "Whether requests without credentials count as `system:anonymous`.",

@@ -92,6 +92,9 @@ async fn post(server: &ApiServer, target: &Target, timeout: Duration, question: 
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
     headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
     let limits = Limits { timeout, answer_bytes_max: ANSWER_BYTES_MAX };
+    let users = &server.config.admission.webhook_users;
+    let known = (!users.is_empty()).then(|| Target { credentials: users.of(target), ..target.clone() });
+    let target = known.as_ref().unwrap_or(target);
     let answer = server.outbound().send(target, request, limits).await.map_err(|error| failed(&error))?;
     if (200..=206).contains(&answer.status().as_u16()) {
         return Ok(answer.into_body());
