@@ -1,5 +1,7 @@
 //! What a request wants to do, and the seam to whoever decides whether it may.
 
+pub mod abac;
+pub mod changing;
 pub mod conditions;
 pub mod config;
 pub mod node;

@@ -11,12 +11,10 @@ use skiff_object::time::parse_duration;
 use skiff_object::{Tree, name, yaml};
 use skiff_store::Store;
 
+use super::abac::Abac;
+use super::changing::Followers;
 use super::conditions::Conditions;
-use super::node::NodeAuthorizer;
-use super::rbac::Rbac;
-use super::union::Union;
-use super::webhook::{self, WebhookAuthorizer};
-use super::{AllowAll, Authorizer, DenyAll};
+use super::{Authorizer, webhook};
 use crate::outbound::{Outbound, Target};
 
 /// One authorizer.
@@ -26,6 +24,8 @@ pub enum Mode {
     Node,
     /// Roles and bindings.
     Rbac,
+    /// The policies of a file.
+    Abac(Abac),
     /// Everybody may do everything.
     AlwaysAllow,
     /// Nobody may do anything.
@@ -55,13 +55,18 @@ const GROUP: &str = "apiserver.config.k8s.io";
 const KIND: &str = "AuthorizationConfiguration";
 const TYPES: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 
-/// Reads `Node,RBAC`. `webhook` is what the `--authorization-webhook-*` flags say.
+/// Reads `Node,RBAC`. `webhook` is what the `--authorization-webhook-*` flags say, `abac` what is in the file of
+/// `--authorization-policy-file`.
 ///
 /// # Errors
 /// When a mode is unknown, comes twice, or lacks its flags.
-pub fn modes(text: &str, webhook: Option<webhook::Settings>) -> Result<Vec<Mode>, ConfigurationError> {
+pub fn modes(
+    text: &str,
+    webhook: Option<webhook::Settings>,
+    abac: Option<Abac>,
+) -> Result<Vec<Mode>, ConfigurationError> {
     let fail = |why: String| Err(ConfigurationError(why));
-    let mut webhook = webhook;
+    let (mut webhook, mut abac) = (webhook, abac);
     let mut seen = HashSet::new();
     let mut modes = Vec::new();
     for one in text.split(',').map(str::trim) {
@@ -82,8 +87,15 @@ pub fn modes(text: &str, webhook: Option<webhook::Settings>) -> Result<Vec<Mode>
                     return fail("authorization-mode Webhook's authorization config file not passed".into());
                 }
             },
+            "ABAC" => match abac.take() {
+                Some(abac) => Mode::Abac(abac),
+                None => return fail("authorization-mode ABAC's authorization policy file not passed".into()),
+            },
             other => return fail(format!("authorization-mode {other} is not supported by this server")),
         });
+    }
+    if abac.is_some() {
+        return fail("cannot specify --authorization-policy-file without mode ABAC".into());
     }
     Ok(modes)
 }
@@ -295,22 +307,7 @@ pub struct Building {
 /// # Errors
 /// When the store cannot be read.
 pub async fn build(modes: Vec<Mode>, with: &Building) -> Result<Arc<dyn Authorizer>, skiff_store::Error> {
-    let mut authorizers: Vec<Arc<dyn Authorizer>> = Vec::new();
-    for mode in modes {
-        let (store, clock) = (Arc::clone(&with.store), with.clock.clone());
-        authorizers.push(match mode {
-            Mode::Node => NodeAuthorizer::start(store, &with.cluster, clock, &with.tasks).await?,
-            Mode::Rbac => Rbac::start(store, &with.cluster, clock, &with.tasks).await?,
-            Mode::AlwaysAllow => Arc::new(AllowAll),
-            Mode::AlwaysDeny => Arc::new(DenyAll),
-            Mode::Webhook(webhook) => {
-                let Webhook { settings, conditions } = *webhook;
-                let outbound = Arc::clone(&with.outbound);
-                Arc::new(WebhookAuthorizer::new(settings, outbound, clock).only_for(conditions))
-            }
-        });
-    }
-    Ok(Arc::new(Union::new(authorizers)))
+    Ok(Arc::new(Followers::default().union(modes, with).await?))
 }
 
 #[cfg(test)]
@@ -351,10 +348,13 @@ mod tests {
             ]],
         );
         assert_eq!(
-            modes("Node,Node", None).unwrap_err().0,
+            modes("Node,Node", None, None).unwrap_err().0,
             "authorization-mode \"Node\" has mode specified more than once"
         );
-        assert_eq!(modes("Nope", None).unwrap_err().0, "authorization-mode \"Nope\" is not a valid mode");
-        assert!(modes("Webhook", None).is_err());
+        assert_eq!(modes("Nope", None, None).unwrap_err().0, "authorization-mode \"Nope\" is not a valid mode");
+        assert!(modes("Webhook", None, None).is_err());
+        assert!(modes("ABAC", None, None).is_err());
+        assert!(modes("RBAC", None, Some(Abac::default())).is_err());
+        assert_eq!(modes("RBAC,ABAC", None, Some(Abac::default())).unwrap().len(), 2);
     }
 }

@@ -184,3 +184,54 @@ async fn a_webhook_decides_and_its_answers_are_remembered() {
     );
     assert_eq!(jane.get("/metrics").await.status, 403);
 }
+
+#[tokio::test]
+async fn a_changed_configuration_of_authorizers_is_taken_over() {
+    use skiff_api::authz::changing::Changing;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authorization.yaml");
+    let write = |authorizers: &str| {
+        let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers:\n";
+        std::fs::write(&path, format!("{head}{authorizers}")).unwrap();
+    };
+    write("- {type: RBAC, name: rbac}\n");
+    let store = Arc::new(skiff_store::memory::MemoryStore::new(skiff_base::Clock::system()));
+    let tasks = skiff_base::Tasks::new("authorizers", skiff_base::Shutdown::new());
+    let way = skiff_api::outbound::Way {
+        dialer: None,
+        collections: None,
+        random: skiff_base::Random::seeded(1),
+        clock: skiff_base::Clock::system(),
+        tasks: tasks.clone(),
+    };
+    let with = skiff_api::authz::config::Building {
+        store: store.clone(),
+        cluster: "test".into(),
+        outbound: Arc::new(skiff_api::outbound::Outbound::new(way)),
+        clock: skiff_base::Clock::system(),
+        tasks: tasks.clone(),
+    };
+    let none: fn(&str) -> Result<skiff_api::outbound::Target, String> = |_| Err("no kubeconfig here".into());
+    let changing = Changing::start(path.clone(), none, with).await.unwrap();
+    let authorizer = Arc::clone(&changing);
+    let api = crate::support::api_over(store, |config| skiff_api::Config { authorizer, ..config }).await;
+    let jane = api.as_user(skiff_api::UserInfo::new("jane", &["system:authenticated"]));
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(jane.get(maps).await.status, 403);
+    write("- {type: RBAC, name: rbac}\n- {type: AlwaysAllow, name: all}\n");
+    changing.reload().await.unwrap();
+    assert_eq!(jane.get(maps).await.line(), "200");
+    // One that is no good changes nothing, and neither does one that is gone.
+    write("- {type: Nonsense, name: x}\n");
+    assert!(changing.reload().await.unwrap_err().to_string().contains("Unsupported value: \"Nonsense\""));
+    std::fs::remove_file(&path).unwrap();
+    changing.reload().await.unwrap_err();
+    assert_eq!(jane.get(maps).await.line(), "200");
+    write("- {type: AlwaysDeny, name: nothing}\n");
+    changing.reload().await.unwrap();
+    assert_eq!(jane.get(maps).await.status, 403);
+    let page = tasks.metrics().text();
+    let reloads = "apiserver_authorization_config_controller_automatic_reloads_total";
+    assert!(page.contains(&format!("{reloads}{{status=\"success\"}} 2")), "{page}");
+    assert!(page.contains(&format!("{reloads}{{status=\"failure\"}} 2")), "{page}");
+}

@@ -109,6 +109,10 @@ async fn authorizer(parts: &Parts, store: &Arc<dyn Store>) -> Result<Arc<dyn Aut
         clock: parts.clock.clone(),
         tasks: parts.tasks.group("authorizers"),
     };
+    if let Some(path) = super::extra_config::authorization_file(&parts.extra_config)? {
+        let changing = authz::changing::Changing::start(path.to_owned(), super::extra_config::kubeconfig_target, with);
+        return Ok(changing.await.with_context(|| format!("authorization-config={}", path.display()))?);
+    }
     let modes = super::extra_config::authorizers(&parts.extra_config)?;
     authz::config::build(modes, &with).await.context("read roles and what nodes may see")
 }

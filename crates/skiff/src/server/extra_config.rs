@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use skiff_api::limits::Limits;
 use skiff_api::{Config, audit};
 
-pub use identity::authorizers;
+pub use identity::{authorization_file, authorizers, kubeconfig as kubeconfig_target};
 
 /// One flag of kube-apiserver.
 struct Flag {
@@ -223,6 +223,12 @@ const FLAGS: &[Flag] = &[
         name: "authorization-mode",
         value: "LIST",
         help: "The authorizers in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny.",
+        set: |_, _| Ok(()),
+    },
+    Flag {
+        name: "authorization-policy-file",
+        value: "FILE",
+        help: "The policies of the mode ABAC, one a line.",
         set: |_, _| Ok(()),
     },
     Flag {

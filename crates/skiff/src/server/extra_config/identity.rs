@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use skiff_api::Config;
 use skiff_api::authn::settings::ConfigurationFile;
 use skiff_api::authn::{request_header::RequestHeader, static_token};
+use skiff_api::authz::abac;
 use skiff_api::authz::config::{self, Mode};
 
 use super::ExtraConfig;
@@ -68,7 +69,11 @@ pub(super) fn webhook(
     change(config.authn.webhook.as_mut().context("give authentication-token-webhook-config-file before it")?)
 }
 
-fn kubeconfig(path: &str) -> Result<skiff_api::outbound::Target, String> {
+/// Reads a kubeconfig into the server that it names.
+///
+/// # Errors
+/// What is missing, unreadable or not supported.
+pub fn kubeconfig(path: &str) -> Result<skiff_api::outbound::Target, String> {
     let text = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
     skiff_api::kubeconfig::target(&text, Path::new(path).parent().unwrap_or(Path::new("/")))
 }
@@ -101,21 +106,30 @@ pub(super) fn signing_key(config: &mut Config, path: &str) -> Result<()> {
     Ok(())
 }
 
+/// The file of the structured authorization configuration, which may change while the server runs.
+///
+/// # Errors
+/// When it is given together with the flags that it replaces.
+pub fn authorization_file(flags: &ExtraConfig) -> Result<Option<&Path>> {
+    let path = flags.value("authorization-config").map(Path::new);
+    if path.is_some() && flags.value("authorization-mode").is_some() {
+        bail!("authorization-config and authorization-mode exclude each other");
+    }
+    Ok(path)
+}
+
 /// The authorizers that the flags ask for, in order; Node and RBAC when they do not say.
 ///
 /// # Errors
 /// When a flag or file is no good.
 pub fn authorizers(flags: &ExtraConfig) -> Result<Vec<Mode>> {
-    if let Some(path) = flags.value("authorization-config") {
-        if flags.value("authorization-mode").is_some() {
-            bail!("authorization-config and authorization-mode exclude each other");
-        }
-        return config::read(&file(path)?, &kubeconfig).with_context(|| format!("authorization-config={path}"));
-    }
     let webhook = flags.value("authorization-webhook-config-file");
     let webhook = webhook.map(|path| webhook_settings(flags, path)).transpose()?;
     let modes = flags.value("authorization-mode").unwrap_or("Node,RBAC");
-    config::modes(modes, webhook).with_context(|| format!("authorization-mode={modes}"))
+    let abac = flags
+        .value("authorization-policy-file")
+        .map(|path| abac::Abac::read(&file(path)?).map_err(|why| anyhow!("authorization-policy-file={path}: {why}")));
+    config::modes(modes, webhook, abac.transpose()?).with_context(|| format!("authorization-mode={modes}"))
 }
 
 fn webhook_settings(flags: &ExtraConfig, path: &str) -> Result<skiff_api::authz::webhook::Settings> {
