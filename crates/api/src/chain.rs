@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
+use crate::audit::latency::Layer;
 use crate::authn::chain::Credentials;
 use crate::authn::{UserInfo, impersonation};
 use crate::authz::{self, Attributes, Decision};
@@ -167,6 +168,9 @@ pub async fn handle(server: &Arc<ApiServer>, request: Request<RequestBody>, peer
     }
     if let Some(recording) = trail.recording.get() {
         annotations.lock().iter().for_each(|(key, value)| recording.annotate(key, value));
+        for (key, value) in trail.latencies.annotations(server.clock().instant() - began) {
+            recording.annotate(key, &value);
+        }
         recording.answered(&mut response, panicked).await;
     }
     respond::compress(&mut response, encodings.as_ref());
@@ -190,6 +194,7 @@ async fn answer(
     began: tokio::time::Instant,
 ) -> ApiResult<Response<Body>> {
     let authenticated = authenticate(server, &mut call, &peer).await;
+    call.trail.latencies.spent(Layer::Authentication, server.clock().instant() - began);
     server.metrics.authenticated(authenticated.as_deref().ok());
     server.audit.begin(&call, authenticated.as_deref().ok()).await?;
     call.user = authenticated?;
@@ -202,11 +207,21 @@ async fn answer(
 
 /// Answers a request of which it is known who sends it.
 async fn authenticated_answer(server: &Arc<ApiServer>, mut call: Call) -> ApiResult<Response<Body>> {
+    let clock = server.clock();
+    let mut since = clock.instant();
+    let mut spent = |trail: &Trail, layer| {
+        let now = clock.instant();
+        trail.latencies.spent(layer, now - std::mem::replace(&mut since, now));
+    };
     impersonate(server, &mut call).await?;
+    if call.impersonator.is_some() {
+        spent(&call.trail, Layer::Impersonation);
+    }
     let longest = server.config.limits.request_timeout;
     let deadline = if call.is_long_running() { longest } else { deadline(&call, longest)? };
     let waiting = traces::span("Priority and fairness");
     let entered = flow_control::enter(server, &call, deadline).await;
+    spent(&call.trail, Layer::Queue);
     drop(waiting);
     let seat = match entered {
         Ok(seat) => seat,
@@ -214,6 +229,7 @@ async fn authenticated_answer(server: &Arc<ApiServer>, mut call: Call) -> ApiRes
     };
     let authorizing = traces::span("Authorization");
     authorize(server, &call).await?;
+    spent(&call.trail, Layer::Authorization);
     drop(authorizing);
     let _serving = traces::span(verb_span(call.info.verb));
     if call.is_long_running() {

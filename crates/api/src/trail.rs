@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use http::{HeaderValue, Response};
 
 use crate::audit::Recording;
+use crate::audit::latency::Latencies;
 use crate::body::Body;
 use crate::flow_control::Classified;
 use crate::traces::Trace;
@@ -20,6 +21,8 @@ pub struct Trail {
     pub(crate) trace: OnceLock<Arc<Trace>>,
     /// What the audit log is told, when it is.
     pub(crate) recording: OnceLock<Arc<Recording>>,
+    /// Where its time went.
+    pub(crate) latencies: Latencies,
 }
 
 impl Trail {

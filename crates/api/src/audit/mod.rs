@@ -17,6 +17,7 @@ use skiff_object::time::Time;
 
 pub mod backend;
 mod event;
+pub(crate) mod latency;
 pub mod log;
 pub mod policy;
 

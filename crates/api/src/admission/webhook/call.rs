@@ -10,6 +10,7 @@ use super::configuration::{FailurePolicy, Hook};
 use super::matching::Invocation;
 use super::review::{self, Answer, Half, Objects, Version};
 use crate::admission::Attributes;
+use crate::audit::latency::Layer;
 use crate::errors::ApiError;
 use crate::metrics::webhooks::{Cause, Outcome};
 use crate::outbound::{Limits, Target};
@@ -147,6 +148,13 @@ pub fn settle(
     outcome: Result<Answer, Failure>,
     note_failed_open: impl FnOnce(),
 ) -> Result<Option<Answer>, ApiError> {
+    if let Some(call) = attributes.call {
+        let layer = match half {
+            Half::Mutating => Layer::MutatingWebhooks,
+            Half::Validating => Layer::ValidatingWebhooks,
+        };
+        call.trail.latencies.spent(layer, took);
+    }
     let metrics = &server.metrics.webhooks;
     let observe = |outcome: Outcome, code: u16| {
         metrics.called(&hook.name, half, attributes.operation.as_str(), outcome, code, took);
