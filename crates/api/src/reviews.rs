@@ -5,11 +5,13 @@ use skiff_kinds::Kind;
 use skiff_object::selector::field;
 use skiff_object::{Map, Tree};
 
+use crate::admission::exchanged;
 use crate::authn::UserInfo;
 use crate::authz::{self, Attributes, Decision, Target};
 use crate::body::Body;
 use crate::chain::Call;
 use crate::errors::{ApiError, ApiResult};
+use crate::meta;
 use crate::negotiate::{self, Offer};
 use crate::request::options::WriteOptions;
 use crate::respond;
@@ -43,6 +45,8 @@ pub async fn answer(server: &ApiServer, call: &mut Call, subject: &Subject) -> A
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let expected = Expected::of(subject.kind.as_ref());
     let mut review = write::decode_body(call, Offer::PLAIN, expected, options.field_validation).await?;
+    let name = meta::name(&review).to_owned();
+    exchanged::create(server, call, subject, &name, &options, &mut review).await?;
     match facts.plural.as_str() {
         "selfsubjectreviews" => review.set(&["status", "userInfo"], user_tree(&call.user)),
         "tokenreviews" => token_review(server, &mut review).await?,

@@ -418,3 +418,33 @@ async fn conditions_choose_by_what_is_written_and_by_whom() {
     let refused = other.post(CONFIG_MAPS, &config_map("third", "")).await.line();
     assert!(refused.starts_with("403 Forbidden: configmaps \"third\" is forbidden: "), "{refused}");
 }
+
+#[tokio::test]
+async fn reviews_are_admitted_like_anything_that_is_created() {
+    let api = api().await;
+    let hooks = Hooks::start(|_, question| {
+        let asked = question.str_at(&["object", "spec", "resourceAttributes", "resource"]);
+        Some(if asked == "secrets" { deny(r#"{"message":"nobody asks about secrets"}"#) } else { allow() })
+    });
+    let hooks = hooks.await;
+    let rule = rule(r#""CREATE""#, "authorization.k8s.io", "v1", r#""selfsubjectaccessreviews""#);
+    configure(&api, VALIDATING, "v", &[hooks.webhook("v.example.com", "/", &rule, "")]).await;
+    let ask =
+        |resource: &str| format!(r#"{{"spec":{{"resourceAttributes":{{"verb":"get","resource":"{resource}"}}}}}}"#);
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(api.post(path, &ask("pods")).await.line(), "201");
+    let refused = api.post(path, &ask("secrets")).await.line();
+    assert!(
+        refused.ends_with("admission webhook \"v.example.com\" denied the request: nobody asks about secrets"),
+        "{refused}"
+    );
+    // Policies are not asked, whatever they match.
+    let policy = r#"{"metadata":{"name":"p"},"spec":{"matchConstraints":{"resourceRules":[{"apiGroups":["*"],
+        "apiVersions":["*"],"operations":["*"],"resources":["*"]}]},"validations":[{"expression":"false"}]}}"#;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    assert_eq!(api.post(&format!("{group}/validatingadmissionpolicies"), policy).await.line(), "201");
+    let binding = r#"{"metadata":{"name":"b"},"spec":{"policyName":"p","validationActions":["Deny"]}}"#;
+    assert_eq!(api.post(&format!("{group}/validatingadmissionpolicybindings"), binding).await.line(), "201");
+    assert_eq!(api.post(path, &ask("pods")).await.line(), "201");
+    assert_eq!(api.post("/api/v1/namespaces/default/configmaps", r#"{"metadata":{"name":"c"}}"#).await.status, 422);
+}
