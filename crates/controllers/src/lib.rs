@@ -81,6 +81,7 @@ macro_rules! controllers {
 }
 
 controllers! {
+    bootstrap_signer
     certificates
     cluster_role_aggregation
     cron_job
@@ -104,6 +105,7 @@ controllers! {
     service_cidr
     stateful_set
     taint_eviction
+    token_cleaner
     tokens
     ttl_after_finished
     volume_attributes_class_protection

@@ -1,6 +1,7 @@
 //! What several controllers need: ownership, expectations, pods, templates, selectors.
 
 pub(crate) mod batch;
+pub(crate) mod bootstrap_tokens;
 pub(crate) mod certificates;
 pub(crate) mod claim;
 pub(crate) mod disruption;
