@@ -54,7 +54,7 @@ pub(crate) struct Aggregator {
 /// The APIServices as they are now.
 #[derive(Default)]
 pub(crate) struct Table {
-    services: BTreeMap<String, Arc<Service>>,
+    pub(crate) services: BTreeMap<String, Arc<Service>>,
     /// The remote ones, by group and version.
     remotes: BTreeMap<(String, String), Arc<Service>>,
 }
@@ -140,7 +140,7 @@ impl Table {
 }
 
 impl Aggregator {
-    fn table(&self) -> Arc<Table> {
+    pub(crate) fn table(&self) -> Arc<Table> {
         self.table.load_full()
     }
 

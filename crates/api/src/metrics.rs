@@ -22,6 +22,7 @@ use crate::respond;
 use crate::server::ApiServer;
 
 mod answers;
+mod cluster;
 mod family;
 pub mod histogram;
 pub(crate) mod names;
@@ -333,10 +334,13 @@ pub fn answer(server: &ApiServer) -> Response<Body> {
     access(&mut page, &server.metrics);
     crate::flow_control::page::write(&mut page, &server.flow_control);
     storage(&mut page, server);
+    cluster::write(&mut page, server);
     build_info(&mut page, &server.config.build);
     features(&mut page);
     process::write(&mut page);
-    respond::whole(StatusCode::OK, page.finish(), "text/plain; version=0.0.4; charset=utf-8")
+    // Components that run in this process count under its tasks.
+    let page = page.finish() + &server.config.tasks.metrics().text();
+    respond::whole(StatusCode::OK, page, "text/plain; version=0.0.4; charset=utf-8")
 }
 
 fn audit(page: &mut Page, server: &ApiServer) {

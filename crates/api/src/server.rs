@@ -321,6 +321,11 @@ impl ApiServer {
         serve::api_tls(certificate, key, self.authn.handshake())
     }
 
+    /// What everything that runs under the server's tasks counts.
+    pub fn metrics(&self) -> &skiff_base::metrics::Metrics {
+        self.config.tasks.metrics()
+    }
+
     /// The server's clock.
     pub fn clock(&self) -> &Clock {
         &self.config.clock

@@ -1,10 +1,10 @@
-//! What every other crate stands on: time, randomness, ids and supervised tasks.
+//! What every other crate stands on: time, randomness, ids, supervised tasks and what is counted.
 //!
 //! Nothing in Skiff reads the wall clock, a random source or spawns a task by itself: these
 //! effects are values handed in at the top, so a test can replay a whole cluster from a seed
 //! under tokio's paused time. This crate deliberately knows nothing about Kubernetes objects.
 //!
-//! Reading order: [`Clock`], [`Random`], [`Tasks`], [`Corked`].
+//! Reading order: [`Clock`], [`Random`], [`Tasks`], [`metrics`], [`Corked`].
 //!
 //! ```
 //! use skiff_base::{Clock, Random};
@@ -16,6 +16,7 @@
 
 mod clock;
 mod cork;
+pub mod metrics;
 mod random;
 mod tasks;
 

@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::metrics::Metrics;
+
 /// The signal that asks a task to end. Cheap to clone; children end with their parent.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown(CancellationToken);
@@ -59,12 +61,14 @@ pub struct Tasks {
     /// This group's own, and those of the groups around it, which wait for its tasks too.
     tracker: TaskTracker,
     around: Arc<[TaskTracker]>,
+    metrics: Metrics,
 }
 
 impl Tasks {
     /// A group called `name` (for logs) that ends with `shutdown`.
     pub fn new(name: &str, shutdown: Shutdown) -> Self {
-        Self { name: name.into(), shutdown, tracker: TaskTracker::new(), around: Arc::new([]) }
+        let metrics = Metrics::default();
+        Self { name: name.into(), shutdown, tracker: TaskTracker::new(), around: Arc::new([]), metrics }
     }
 
     /// A group below this one: it ends with this one, may be stopped earlier, and this one's
@@ -75,7 +79,13 @@ impl Tasks {
             shutdown: self.shutdown.child(),
             tracker: TaskTracker::new(),
             around: self.around.iter().chain([&self.tracker]).cloned().collect(),
+            metrics: self.metrics.clone(),
         }
+    }
+
+    /// What the tasks of this group, of those around it and of those within count.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The signal this group ends with.

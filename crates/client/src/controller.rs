@@ -42,6 +42,7 @@ pub fn run_controller(
     reconciler: Arc<dyn Reconcile>,
     ready: impl Future<Output = ()> + Send + 'static,
 ) {
+    queue.show(tasks.metrics(), name);
     let ready = ready.boxed().shared();
     for _ in 0..workers.max(1) {
         let (ready, queue, reconciler) = (ready.clone(), queue.clone(), reconciler.clone());

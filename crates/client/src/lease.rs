@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use skiff_base::metrics::Metric;
 use skiff_base::{Clock, Tasks, Timestamp};
 use tokio::sync::watch;
 
@@ -15,6 +16,8 @@ use crate::{Client, Result};
 const LEASE: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
+
+static LEADS: Metric = Metric::gauge("leader_election_master_status", "Whether this process holds a lease now.");
 
 /// Who competes for which lease.
 #[derive(Clone, Debug)]
@@ -30,6 +33,11 @@ pub struct Candidate {
 /// Starts competing; the receiver says whether we hold the lease now.
 pub fn elect(client: Client, clock: Clock, tasks: &Tasks, candidate: Candidate) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
+    let (gauge, mut shown) = (tasks.metrics().gauge(&LEADS, &[("name", &candidate.name)]), receiver.clone());
+    tasks.metrics().before_writing(move || {
+        gauge.set(if *shown.borrow_and_update() { 1.0 } else { 0.0 });
+        true
+    });
     let election = Election { client, clock, candidate, seen: None };
     tasks.spawn("leader election", election.run(sender));
     receiver

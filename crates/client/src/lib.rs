@@ -9,6 +9,7 @@
 
 mod client;
 mod controller;
+mod counted;
 mod discovery;
 mod endpoint;
 mod error;
@@ -18,6 +19,7 @@ pub mod kubeconfig;
 pub mod lease;
 mod options;
 mod queue;
+mod queue_metrics;
 mod reflector;
 pub mod remote;
 mod resource;
@@ -28,6 +30,7 @@ mod watch;
 
 pub use client::{Client, ObjectList, RawList, with_query};
 pub use controller::{Next, Reconcile, run_controller};
+pub use counted::Counted;
 pub use discovery::{Discovered, Discovery};
 pub use endpoint::{Body, Endpoint, TransportError};
 pub use error::{Error, Result};

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use skiff_base::metrics::Metrics;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::ObjectKey;
+use crate::queue_metrics::{Counts, Standing};
 
 /// The first wait after a failure; doubles with each failure in a row.
 const RETRY_MIN: Duration = Duration::from_millis(5);
@@ -34,13 +36,15 @@ impl<T> Clone for WorkQueue<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     wake: Notify,
+    counts: Counts,
 }
 
 struct State<T> {
     ready: VecDeque<T>,
-    /// Keys in `ready`, and keys added again while they are worked on.
-    dirty: BTreeSet<T>,
-    working: BTreeSet<T>,
+    /// Keys in `ready`, and keys added again while they are worked on; since when.
+    dirty: BTreeMap<T, Instant>,
+    /// Keys that are worked on; since when.
+    working: BTreeMap<T, Instant>,
     delayed: BTreeSet<(Instant, T)>,
     due: BTreeMap<T, Instant>,
     failures: BTreeMap<T, u32>,
@@ -57,18 +61,29 @@ impl<T: Ord + Clone> WorkQueue<T> {
     pub fn new() -> Self {
         let state = State {
             ready: VecDeque::new(),
-            dirty: BTreeSet::new(),
-            working: BTreeSet::new(),
+            dirty: BTreeMap::new(),
+            working: BTreeMap::new(),
             delayed: BTreeSet::new(),
             due: BTreeMap::new(),
             failures: BTreeMap::new(),
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), wake: Notify::new() }) }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), wake: Notify::new(), counts: Counts::default() }) }
+    }
+
+    /// Shows what the queue counts, as the queue of the controller `name`.
+    pub fn show(&self, metrics: &Metrics, name: &str)
+    where
+        T: Send + 'static,
+    {
+        let queue = Arc::downgrade(&self.shared);
+        self.shared.counts.show(metrics, name, move || Some(queue.upgrade()?.state.lock().standing(Instant::now())));
     }
 
     /// Adds `key` now. While it is being worked on, it is queued again when that is done.
     pub fn add(&self, key: T) {
-        self.shared.state.lock().add(key);
+        if self.shared.state.lock().add(key, Instant::now()) {
+            self.shared.counts.adds.increment();
+        }
         self.shared.wake.notify_one();
     }
 
@@ -77,12 +92,14 @@ impl<T: Ord + Clone> WorkQueue<T> {
         if delay.is_zero() {
             return self.add(key);
         }
+        self.shared.counts.retries.increment();
         self.shared.state.lock().delay(key, Instant::now() + delay);
         self.shared.wake.notify_one();
     }
 
     /// Adds `key` after its backoff: 5 ms, doubling with each call up to a minute.
     pub fn retry(&self, key: T) {
+        self.shared.counts.retries.increment();
         let mut state = self.shared.state.lock();
         let failures = state.failures.entry(key.clone()).or_default();
         let delay = RETRY_MIN.saturating_mul(1 << (*failures).min(20)).min(RETRY_MAX);
@@ -120,8 +137,12 @@ impl<T: Ord + Clone> WorkQueue<T> {
             let notified = self.shared.wake.notified();
             let next_due = {
                 let mut state = self.shared.state.lock();
-                state.release(Instant::now());
-                if let Some(key) = state.take() {
+                let now = Instant::now();
+                for _ in 0..state.release(now) {
+                    self.shared.counts.adds.increment();
+                }
+                if let Some((key, waited)) = state.take(now) {
+                    self.shared.counts.waited.observe(waited);
                     if !state.ready.is_empty() || !state.delayed.is_empty() {
                         self.shared.wake.notify_one();
                     }
@@ -145,8 +166,10 @@ impl<T: Ord + Clone> WorkQueue<T> {
     /// Says that the work on `key` has ended.
     pub fn done(&self, key: &T) {
         let mut state = self.shared.state.lock();
-        state.working.remove(key);
-        if state.dirty.contains(key) {
+        if let Some(began) = state.working.remove(key) {
+            self.shared.counts.worked.observe(began.elapsed());
+        }
+        if state.dirty.contains_key(key) {
             state.ready.push_back(key.clone());
             drop(state);
             self.shared.wake.notify_one();
@@ -155,13 +178,24 @@ impl<T: Ord + Clone> WorkQueue<T> {
 }
 
 impl<T: Ord + Clone> State<T> {
-    fn add(&mut self, key: T) {
+    /// Whether it was not in the queue before.
+    fn add(&mut self, key: T, now: Instant) -> bool {
         if let Some(at) = self.due.remove(&key) {
             self.delayed.remove(&(at, key.clone()));
         }
-        if self.dirty.insert(key.clone()) && !self.working.contains(&key) {
+        if self.dirty.contains_key(&key) {
+            return false;
+        }
+        self.dirty.insert(key.clone(), now);
+        if !self.working.contains_key(&key) {
             self.ready.push_back(key);
         }
+        true
+    }
+
+    fn standing(&self, now: Instant) -> Standing {
+        let running = || self.working.values().map(|began| now.saturating_duration_since(*began));
+        Standing { depth: self.dirty.len(), unfinished: running().sum(), longest: running().max().unwrap_or_default() }
     }
 
     fn delay(&mut self, key: T, at: Instant) {
@@ -177,20 +211,24 @@ impl<T: Ord + Clone> State<T> {
         self.delayed.insert((at, key));
     }
 
-    fn release(&mut self, now: Instant) {
+    /// How many keys came into the queue because their time had come.
+    fn release(&mut self, now: Instant) -> usize {
+        let mut added = 0;
         while self.delayed.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, key)) = self.delayed.pop_first() {
                 self.due.remove(&key);
-                self.add(key);
+                added += usize::from(self.add(key, now));
             }
         }
+        added
     }
 
-    fn take(&mut self) -> Option<T> {
+    /// A key that is ready, and how long it waited.
+    fn take(&mut self, now: Instant) -> Option<(T, Duration)> {
         let key = self.ready.pop_front()?;
-        self.dirty.remove(&key);
-        self.working.insert(key.clone());
-        Some(key)
+        let since = self.dirty.remove(&key).unwrap_or(now);
+        self.working.insert(key.clone(), now);
+        Some((key, now.saturating_duration_since(since)))
     }
 }
 
@@ -234,6 +272,36 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::from_secs(5));
         queue.done(&"a");
         assert!(queue.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_queue_counts_is_shown_under_upstreams_name() {
+        let (queue, metrics) = (WorkQueue::new(), Metrics::default());
+        queue.show(&metrics, "deployment-controller");
+        let advance = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
+        queue.add("a");
+        queue.add("a");
+        queue.add_after("b", Duration::from_secs(60));
+        advance(3).await;
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        advance(2).await;
+        let shows = |line: &str| {
+            let page = metrics.text();
+            let name = "name=\"deployment\"";
+            assert!(page.contains(&format!("\nworkqueue_{}\n", line.replace("{}", &format!("{{{name}}}")))), "{page}");
+        };
+        shows("adds_total{} 2");
+        shows("depth{} 1");
+        shows("retries_total{} 1");
+        shows("queue_duration_seconds_sum{} 3");
+        shows("unfinished_work_seconds{} 2");
+        shows("longest_running_processor_seconds{} 2");
+        queue.done(&"a");
+        shows("work_duration_seconds_sum{} 2");
+        shows("longest_running_processor_seconds{} 0");
+        drop(queue);
+        shows("depth{} 0");
     }
 
     #[tokio::test(start_paused = true)]

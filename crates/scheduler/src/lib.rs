@@ -11,6 +11,7 @@
 
 mod config;
 mod cycle;
+mod metrics;
 pub mod plugins;
 mod queue;
 pub mod resources;
@@ -24,12 +25,14 @@ use parking_lot::Mutex;
 use skiff_base::{Clock, Random, Tasks};
 use skiff_client::{Change, Client, Events, Informers, Patch, Severity};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 pub use config::{Config, Scoring};
 pub use cycle::{Decision, decide};
-pub use queue::Queue;
+pub use queue::{Depths, Queue};
 pub use snapshot::{HostPort, NodeInfo, Snapshot};
 
+use metrics::{Incoming, Measures, Outcome};
 use snapshot::{node_of, uid};
 
 /// Bindings that are being written at once; more decisions wait for one to end.
@@ -40,7 +43,9 @@ pub fn start(client: Client, informers: &Informers, config: Config, clock: Clock
     let tasks = tasks.group("scheduler");
     tracing::info!(scheduler = config.scheduler_name, scoring = ?config.scoring, "starting");
     let events = Events::new(client.clone(), clock.clone(), &tasks, &config.scheduler_name, "");
+    let measures = Measures::new(tasks.metrics(), &config.scheduler_name);
     let scheduler = Arc::new(Scheduler {
+        measures,
         state: Mutex::new(State::new(&config)),
         changed: Notify::new(),
         bindings: Arc::new(Semaphore::new(BINDINGS_MAX)),
@@ -50,6 +55,8 @@ pub fn start(client: Client, informers: &Informers, config: Config, clock: Clock
         clock,
         random,
     });
+    let shown = Arc::downgrade(&scheduler);
+    scheduler.measures.show_pending(move || Some(shown.upgrade()?.state.lock().queue.depths()));
     let (nodes, pods) = (informers.of::<Node>(), informers.of::<Pod>());
     let binders = tasks.group("bind");
     tasks.spawn("cycle", async move {
@@ -63,7 +70,18 @@ pub fn start(client: Client, informers: &Informers, config: Config, clock: Clock
     });
 }
 
+/// One attempt to place a pod.
+struct Attempt {
+    pod: Arc<Pod>,
+    decision: Decision,
+    began: Instant,
+    /// Since when the pod has been known, and the how manieth attempt this is.
+    since: Instant,
+    number: u32,
+}
+
 struct Scheduler {
+    measures: Measures,
     state: Mutex<State>,
     changed: Notify,
     bindings: Arc<Semaphore>,
@@ -92,16 +110,28 @@ impl Scheduler {
         loop {
             let changed = self.changed.notified();
             match self.next() {
-                Some((pod, Decision::Node(node))) => {
+                Some(Attempt { pod, decision: Decision::Node(node), began, since, number }) => {
                     // The semaphore is never closed.
                     let Ok(permit) = Arc::clone(&self.bindings).acquire_owned().await else { return };
                     let this = Arc::clone(&self);
                     binders.spawn("bind", async move {
-                        this.bind(&pod, &node).await;
+                        let binding = this.clock.instant();
+                        let is_bound = this.bind(&pod, &node).await;
+                        let now = this.clock.instant();
+                        this.measures.bind(is_bound, now - binding);
+                        let outcome = if is_bound { Outcome::Scheduled } else { Outcome::Error };
+                        this.measures.attempt(outcome, now - began);
+                        if is_bound {
+                            this.measures.bound(number, now - since);
+                        }
                         drop(permit);
                     });
                 }
-                Some((pod, Decision::Unschedulable(message))) => self.report(&pod, &message).await,
+                Some(Attempt { pod, decision: Decision::Unschedulable(message), began, .. }) => {
+                    self.measures.attempt(Outcome::Unschedulable, self.clock.instant() - began);
+                    self.measures.came(Incoming::Failed);
+                    self.report(&pod, &message).await;
+                }
                 None => {
                     let wake = self.state.lock().queue.next_wake();
                     tokio::select! {
@@ -115,7 +145,7 @@ impl Scheduler {
     }
 
     /// Takes the next pod and decides; a node that was found is assumed.
-    fn next(&self) -> Option<(Arc<Pod>, Decision)> {
+    fn next(&self) -> Option<Attempt> {
         let now = self.clock.instant();
         let mut state = self.state.lock();
         loop {
@@ -133,17 +163,20 @@ impl Scheduler {
                 }
                 Decision::Unschedulable(_) => state.queue.failed(&key, now),
             }
-            return Some((pod, decision));
+            let (since, number) = state.queue.history(&key).unwrap_or((now, 1));
+            return Some(Attempt { pod, decision, began: now, since, number });
         }
     }
 
-    async fn bind(&self, pod: &Pod, node: &str) {
+    /// Whether it was bound.
+    async fn bind(&self, pod: &Pod, node: &str) -> bool {
         let (namespace, name) = names(pod);
         match self.client.bind(namespace, name, uid(pod), node).await {
             Ok(()) => {
                 tracing::info!(namespace, name, node, "bound");
                 let message = format!("Successfully assigned {namespace}/{name} to {node}");
                 self.events.record(pod, Severity::Normal, "Scheduled", message);
+                true
             }
             Err(error) => {
                 tracing::warn!(namespace, name, node, %error, "bind");
@@ -157,6 +190,7 @@ impl Scheduler {
                 }
                 drop(state);
                 self.changed.notify_one();
+                false
             }
         }
     }
@@ -226,6 +260,7 @@ impl Scheduler {
             state.pending.insert(key.to_owned(), Arc::clone(pod));
             // Our own writes of the condition must not count as news, or a pod would never rest.
             if news {
+                self.measures.came(if change.old.is_none() { Incoming::Added } else { Incoming::Updated });
                 state.queue.put(pod, now);
             }
         } else {

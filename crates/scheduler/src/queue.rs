@@ -14,6 +14,17 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::snapshot::uid;
 
+/// How many pods wait where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// To be tried next.
+    pub active: usize,
+    /// For the end of their back-off.
+    pub backoff: usize,
+    /// For something that helps them.
+    pub unschedulable: usize,
+}
+
 /// Pods by uid. Time is an argument everywhere.
 #[derive(Debug)]
 pub struct Queue {
@@ -30,6 +41,7 @@ pub struct Queue {
 
 #[derive(Debug)]
 struct Waiting {
+    since: Instant,
     priority: i32,
     arrival: u64,
     attempts: u32,
@@ -73,8 +85,10 @@ impl Queue {
         }
         self.arrivals += 1;
         let arrival = self.arrivals;
-        self.pods
-            .insert(key.clone(), Waiting { priority, arrival, attempts: 0, backoff_until: None, state: State::Active });
+        self.pods.insert(
+            key.clone(),
+            Waiting { since: now, priority, arrival, attempts: 0, backoff_until: None, state: State::Active },
+        );
         self.active.insert((Reverse(priority), arrival, key));
     }
 
@@ -120,6 +134,21 @@ impl Queue {
         let keys: Vec<String> = self.pods.keys().cloned().collect();
         for key in keys {
             self.wake(&key, now);
+        }
+    }
+
+    /// Since when a pod has been known, and how often it was tried.
+    pub fn history(&self, uid: &str) -> Option<(Instant, u32)> {
+        self.pods.get(uid).map(|pod| (pod.since, pod.attempts))
+    }
+
+    /// How many pods wait where.
+    pub fn depths(&self) -> Depths {
+        let of = |wanted: fn(&State) -> bool| self.pods.values().filter(|pod| wanted(&pod.state)).count();
+        Depths {
+            active: self.active.len(),
+            backoff: of(|state| matches!(state, State::Backoff(_))),
+            unschedulable: of(|state| matches!(state, State::Unschedulable(_))),
         }
     }
 

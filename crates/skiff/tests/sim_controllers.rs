@@ -4,11 +4,13 @@ mod sim;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use serde_json::{Value, json};
 use sim::Cluster;
 use skiff_client::{DeleteOptions, Patch, Propagation};
@@ -396,4 +398,137 @@ async fn quotas_are_counted_and_token_secrets_filled() {
     let token = || async { cluster.client.get::<Secret>("default", "t").await.unwrap().data.unwrap_or_default() };
     cluster.until("the token", token, |data| data.contains_key("token") && data.contains_key("ca.crt")).await;
     cluster.stop().await;
+}
+
+/// What a node without a certificate asks for, made by `user`.
+async fn ask_for_certificate(cluster: &Cluster, name: &str, user: &str, groups: &[&str]) {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:n9");
+    let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+    let request: Vec<u8> = pem.replace("\r\n", "\n").into_bytes();
+    let mut object = CertificateSigningRequest::default();
+    object.metadata.name = Some(name.into());
+    object.spec.request = k8s_openapi::ByteString(request);
+    object.spec.signer_name = "kubernetes.io/kube-apiserver-client-kubelet".into();
+    object.spec.usages = Some(vec!["digital signature".into(), "client auth".into()]);
+    object.spec.expiration_seconds = Some(3_600);
+    cluster.client_of(user, groups).create(&object).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn kubelets_get_their_certificates_when_they_may_ask_for_them() {
+    let cluster = Cluster::start(&[]).await;
+    let bind = async |name: &str, role: &str, subject: &str| {
+        cluster
+            .apply::<ClusterRoleBinding>(json!({
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": subject}],
+            }))
+            .await;
+    };
+    for group in ["system:bootstrappers", "system:nodes"] {
+        bind(group, "system:node-bootstrapper", group).await;
+    }
+    let bootstrappers = ["system:bootstrappers", "system:authenticated"];
+    ask_for_certificate(&cluster, "early", "system:bootstrap:abcdef", &bootstrappers).await;
+    let conditions = |request: &CertificateSigningRequest| {
+        let conditions = request.status.clone().and_then(|status| status.conditions).unwrap_or_default();
+        conditions
+            .iter()
+            .map(|one| format!("{} {}", one.type_, one.reason.clone().unwrap_or_default()))
+            .collect::<Vec<_>>()
+    };
+    cluster.clock.sleep(std::time::Duration::from_secs(30)).await;
+    let early = cluster.client.get::<CertificateSigningRequest>("", "early").await.unwrap();
+    assert_eq!(conditions(&early), [] as [String; 0], "nobody has said that they may");
+    for (name, subject) in [("nodeclient", "system:bootstrappers"), ("selfnodeclient", "system:nodes")] {
+        bind(name, &format!("system:certificates.k8s.io:certificatesigningrequests:{name}"), subject).await;
+    }
+    let nodes = ["system:nodes", "system:authenticated"];
+    ask_for_certificate(&cluster, "renewal", "system:node:n9", &nodes).await;
+    ask_for_certificate(&cluster, "another", "system:node:n8", &nodes).await;
+    for (name, how) in [("early", "Auto approving kubelet"), ("renewal", "Auto approving self kubelet")] {
+        let signed = cluster
+            .until(
+                "the certificate is signed",
+                || async { cluster.client.get::<CertificateSigningRequest>("", name).await.expect("a request") },
+                |request| request.status.as_ref().is_some_and(|status| status.certificate.is_some()),
+            )
+            .await;
+        assert_eq!(conditions(&signed), ["Approved AutoApproved"]);
+        let status = signed.status.unwrap();
+        let message = status.conditions.unwrap()[0].message.clone().unwrap();
+        assert!(message.starts_with(how), "{message}");
+        let certificate = String::from_utf8(status.certificate.unwrap().0).unwrap();
+        assert!(certificate.contains("digital signature and client auth for Some(3600)"), "{certificate}");
+    }
+    // A node does not ask for another one's certificate.
+    cluster.clock.sleep(std::time::Duration::from_secs(120)).await;
+    let another = cluster.client.get::<CertificateSigningRequest>("", "another").await.unwrap();
+    assert_eq!(conditions(&another), [] as [String; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bootstrap_tokens_sign_the_cluster_info_until_they_are_over() {
+    let cluster = Cluster::start(&[]).await;
+    cluster
+        .apply::<ConfigMap>(json!({
+            "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+            "data": {"kubeconfig": "clusters: []", "jws-kubeconfig-zzzzzz": "of a token that is gone"},
+        }))
+        .await;
+    let end = cluster.clock.now().plus(std::time::Duration::from_secs(600));
+    let end = skiff_object::time::Time::from_nanos(end.as_nanos()).rfc3339();
+    for (id, more) in [("abcdef", json!({})), ("ghijkl", json!({"expiration": end}))] {
+        let mut data = json!({"token-id": id, "token-secret": "0123456789abcdef", "usage-bootstrap-signing": "true"});
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        cluster
+            .apply::<Secret>(json!({
+                "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
+                "type": "bootstrap.kubernetes.io/token", "stringData": data,
+            }))
+            .await;
+    }
+    let signed_by = |wanted: &'static [&'static str]| {
+        let cluster = &cluster;
+        async move {
+            let signers = |map: &ConfigMap| {
+                let data = map.data.clone().unwrap_or_default();
+                data.keys().filter_map(|key| Some(key.strip_prefix("jws-kubeconfig-")?.to_owned())).collect::<Vec<_>>()
+            };
+            cluster
+                .until(
+                    "the signatures are those of the tokens",
+                    || async { cluster.client.get::<ConfigMap>("kube-public", "cluster-info").await.expect("a map") },
+                    |map| signers(map) == wanted,
+                )
+                .await
+        }
+    };
+    signed_by(&["abcdef", "ghijkl"]).await;
+    cluster.clock.sleep(std::time::Duration::from_secs(601)).await;
+    let map = signed_by(&["abcdef"]).await;
+    assert!(map.data.unwrap()["jws-kubeconfig-abcdef"].contains(".."));
+    assert_eq!(cluster.client.find::<Secret>("kube-system", "bootstrap-token-ghijkl").await.unwrap(), None);
+    assert!(cluster.client.find::<Secret>("kube-system", "bootstrap-token-abcdef").await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn controllers_are_counted() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster.apply::<Deployment>(deployment("web", 2, "one")).await;
+    rolled_out(&cluster, "web", 2).await;
+    let page = cluster.tasks.metrics().text();
+    for start in [
+        "workqueue_adds_total{name=\"deployment\"} ",
+        "workqueue_adds_total{name=\"noexec_taint_pod\"} ",
+        "workqueue_depth{name=\"replicaset\"} 0",
+        "workqueue_queue_duration_seconds_bucket{name=\"deployment\",le=\"1e-08\"} ",
+        "workqueue_work_duration_seconds_count{name=\"namespace\"} ",
+    ] {
+        assert!(page.lines().any(|line| line.starts_with(start)), "{start}: {page}");
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use skiff_base::metrics::Metric;
 use skiff_object::json;
 use skiff_store::cache::Scope;
 use tokio::sync::Notify;
@@ -18,6 +19,11 @@ use super::{GROUP, PLURAL, Remote, Service, Table, register};
 use crate::errors::ApiResult;
 use crate::meta;
 use crate::server::ApiServer;
+
+static UNAVAILABLE: Metric = Metric::counter(
+    "aggregator_unavailable_apiservice_total",
+    "Times that an API that another server serves came out of reach, by reason.",
+);
 
 /// A server that is available is asked again so often: nobody says when a process behind an
 /// endpoint stops answering.
@@ -246,6 +252,11 @@ impl Worker {
         let now = self.server.clock().instant();
         let Some(probe) = self.probes.get_mut(&outcome.name).filter(|probe| probe.uid == outcome.uid) else { return };
         let available = outcome.condition.is_true();
+        let was_available = self.server.aggregator.table().services.get(&outcome.name).is_none_or(|one| one.available);
+        if was_available && !available {
+            let labels = [("name", outcome.name.as_str()), ("reason", outcome.condition.reason)];
+            self.server.metrics().counter(&UNAVAILABLE, &labels).increment();
+        }
         if available {
             (probe.pause, probe.due) = (RETRY_FIRST, Some(now + CHECK_EVERY));
         } else {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use skiff_base::metrics::Metric;
 use skiff_base::{Clock, Random, Tasks};
 use skiff_store::Store;
 
@@ -26,6 +27,15 @@ mod store;
 use ciphers::Cipher;
 use config::{Configuration, ENCRYPTED, KMS_V2, Pattern, ProviderConfig};
 use kms::Kms;
+
+static RELOADS: Metric = Metric::counter(
+    "apiserver_encryption_config_controller_automatic_reloads_total",
+    "Times that a changed encryption configuration was to be taken over, by what became of it.",
+);
+static RELOADED: Metric = Metric::gauge(
+    "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds",
+    "When a changed encryption configuration was last to be taken over, in seconds since 1970.",
+);
 
 /// How often a configuration that may change is looked at (upstream's interval).
 const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
@@ -115,7 +125,16 @@ impl Encryption {
         if hash(&text) == self.rules.load().hash {
             return Ok(());
         }
-        let rules = Rules::make(&text, file, &self.clock, &self.random, &self.tasks)?;
+        let outcome = self.take_over(&text, file).await;
+        let status = [("status", if outcome.is_ok() { "success" } else { "failure" })];
+        let metrics = self.tasks.metrics();
+        metrics.counter(&RELOADS, &status).increment();
+        metrics.gauge(&RELOADED, &status).set(self.clock.now().as_nanos() as f64 / 1e9);
+        outcome
+    }
+
+    async fn take_over(&self, text: &[u8], file: &Path) -> Result<(), String> {
+        let rules = Rules::make(text, file, &self.clock, &self.random, &self.tasks)?;
         for plugin in &rules.plugins {
             if !plugin.probe().await {
                 return Err(plugin.problem().unwrap_or_default());

@@ -71,6 +71,11 @@ names! {
     Authentications counter "authentication_attempts" "Requests by what became of their credentials.";
     Authorizations counter "authorization_attempts_total" "Requests by what was decided about them.";
     StoreSeconds histogram "etcd_request_duration_seconds" "Time that the store took.";
+    UnavailableApis gauge "aggregator_unavailable_apiservice" "Whether an API that another server serves cannot be reached now.";
+    AllocatedAddresses gauge "kube_apiserver_clusterip_allocator_allocated_ips" "Addresses that Services have, by network.";
+    AvailableAddresses gauge "kube_apiserver_clusterip_allocator_available_ips" "Addresses that are left for Services, by network.";
+    AllocatedPorts gauge "kube_apiserver_nodeport_allocator_allocated_ports" "Node ports that Services have.";
+    AvailablePorts gauge "kube_apiserver_nodeport_allocator_available_ports" "Node ports that are left for Services.";
     Healthcheck gauge "kubernetes_healthcheck" "Whether a health check went well the last time.";
     Healthchecks counter "kubernetes_healthchecks_total" "How health checks went.";
     FeatureEnabled gauge "kubernetes_feature_enabled" "Feature gates that are on.";

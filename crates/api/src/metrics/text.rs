@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use skiff_base::metrics::number;
+pub(crate) use skiff_base::metrics::push_label;
+
 use super::histogram::Histogram;
 use super::names::Name;
 
@@ -45,62 +48,5 @@ impl Page {
             "" => writeln!(self.0, "{name}{suffix} {value}"),
             _ => writeln!(self.0, "{name}{suffix}{{{labels}}} {value}"),
         };
-    }
-}
-
-/// Appends `name="value"`.
-pub(crate) fn push_label(text: &mut String, name: &str, value: &str) {
-    if !text.is_empty() {
-        text.push(',');
-    }
-    text.push_str(name);
-    text.push_str("=\"");
-    for character in value.chars() {
-        match character {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            other => text.push(other),
-        }
-    }
-    text.push('"');
-}
-
-/// As Go writes it: bounds of buckets are labels, so clients compare them as text.
-fn number(value: f64) -> String {
-    if value.is_infinite() {
-        return "+Inf".to_owned();
-    }
-    if value.abs() < 1e21 && (value.fract() == 0.0 && value.abs() < 1e6 || value.fract() != 0.0 && value.abs() >= 1e-4)
-    {
-        return value.to_string();
-    }
-    let text = format!("{value:e}");
-    match text.split_once('e') {
-        Some((digits, power)) => match power.strip_prefix('-') {
-            Some(power) => format!("{digits}e-{power:0>2}"),
-            None => format!("{digits}e+{power:0>2}"),
-        },
-        None => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_like_go_writes_them() {
-        let shown: Vec<String> =
-            [0.0, 0.005, 1.0, 1.25, 131_072.0, 1e6, 1e9, 0.000_012_5, f64::INFINITY].into_iter().map(number).collect();
-        assert_eq!(shown, ["0", "0.005", "1", "1.25", "131072", "1e+06", "1e+09", "1.25e-05", "+Inf"]);
-    }
-
-    #[test]
-    fn label_values_are_escaped() {
-        let mut text = String::new();
-        push_label(&mut text, "a", "x\"\\\n");
-        push_label(&mut text, "b", "");
-        assert_eq!(text, r#"a="x\"\\\n",b="""#);
     }
 }

@@ -117,7 +117,7 @@ async fn inherit(
 }
 
 /// How many addresses a network has for Services: all but its own and, in IPv4, the broadcast one.
-fn usable((network, prefix): (IpAddr, u8)) -> u128 {
+pub fn usable((network, prefix): (IpAddr, u8)) -> u128 {
     let bits = if network.is_ipv4() { 32 } else { 128 };
     let size = 1_u128.checked_shl(u32::from(bits - prefix.min(bits))).unwrap_or(u128::MAX);
     size.saturating_sub(if network.is_ipv4() { 2 } else { 1 })

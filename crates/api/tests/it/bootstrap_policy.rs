@@ -13,6 +13,10 @@ use crate::support::api_over;
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
+/// User, groups, verb, API group, resource, subresource, namespace, and whether it is allowed.
+type Case =
+    (&'static str, &'static [&'static str], &'static str, &'static str, &'static str, &'static str, &'static str, bool);
+
 fn memory() -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new(Clock::system()))
 }
@@ -75,7 +79,7 @@ async fn bound_users_may_what_upstream_lets_them() {
         let target = Target::Resource { group, version: "v1", resource, subresource, namespace, name: "x" };
         rbac.authorize(&Attributes::new(user, verb, target)).is_allowed()
     };
-    let cases: [(&str, &[&str], &str, &str, &str, &str, &str, bool); 26] = [
+    let cases: [Case; 26] = [
         ("viewer", &[], "get", "resource.k8s.io", "resourceclaims", "status", "default", true),
         ("viewer", &[], "create", "resource.k8s.io", "resourceclaims", "", "default", false),
         ("viewer", &[], "get", "", "secrets", "", "default", false),

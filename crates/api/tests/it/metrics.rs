@@ -23,3 +23,38 @@ async fn requests_are_counted_by_resource_verb_and_code() {
     }
     assert!(!page.contains("nonsense"), "labels come from what is served only");
 }
+
+#[tokio::test]
+async fn what_runs_under_the_servers_tasks_is_shown_too() {
+    use skiff_base::metrics::Metric;
+    static DONE: Metric = Metric::counter("things_done_total", "Things that a component did.");
+    let api = api().await;
+    api.server.metrics().counter(&DONE, &[("name", "it")]).increment();
+    let page = String::from_utf8(api.get("/metrics").await.body.to_vec()).unwrap();
+    assert!(page.ends_with("# TYPE things_done_total counter\nthings_done_total{name=\"it\"} 1\n"), "{page}");
+}
+
+#[tokio::test]
+async fn what_services_have_is_looked_up() {
+    let api = api().await;
+    let service = r#"{"metadata":{"name":"a"},"spec":{"type":"NodePort","ports":[{"port":80}]}}"#;
+    assert_eq!(api.post("/api/v1/namespaces/default/services", service).await.line(), "201");
+    let wanted = [
+        "kube_apiserver_clusterip_allocator_allocated_ips{cidr=\"10.96.0.0/16\"} 2",
+        "kube_apiserver_clusterip_allocator_available_ips{cidr=\"10.96.0.0/16\"} 65532",
+        "kube_apiserver_nodeport_allocator_allocated_ports 1",
+        "kube_apiserver_nodeport_allocator_available_ports 2767",
+        "aggregator_unavailable_apiservice{name=\"v1.apps\"} 0",
+    ];
+    // The caches hear of it a moment later.
+    let shown = async {
+        loop {
+            let page = String::from_utf8(api.get("/metrics").await.body.to_vec()).unwrap();
+            if wanted.iter().all(|line| page.lines().any(|one| one == *line)) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), shown).await.expect("all of it is shown");
+}

@@ -158,10 +158,8 @@ async fn user_of(node: &Node, token: &str) -> Result<Option<User>, String> {
     if let Some(known) = node.access.users.lock().get(&token.to_owned(), now) {
         return Ok(known);
     }
-    let review = TokenReview {
-        spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: None },
-        ..TokenReview::default()
-    };
+    let review =
+        TokenReview { spec: TokenReviewSpec { token: token.to_owned(), audiences: None }, ..TokenReview::default() };
     let answer = tokio::time::timeout(REVIEW_TIMEOUT, node.client.create(&review)).await;
     let answer = answer.map_err(|_| "the API server did not review the token in time")?;
     let status = answer.map_err(|error| error.to_string())?.status.unwrap_or_default();

@@ -108,7 +108,7 @@ impl Guarded {
             client.create(&serde_json::from_value::<ClusterRoleBinding>(binding).unwrap()).await.unwrap();
         }
         let token = client.create_token("default", name, TokenRequestSpec::default()).await.unwrap();
-        token.status.unwrap().token
+        token.status.unwrap().token.unwrap()
     }
 
     async fn status(&self, path: &str, token: &str) -> u16 {

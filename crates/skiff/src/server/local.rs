@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response};
 use skiff_api::{ApiServer, Local, UserInfo};
-use skiff_client::{Body, Endpoint, TransportError};
+use skiff_client::{Body, Counted, Endpoint, TransportError};
+
+/// What metrics call the server of this process.
+const HOST: &str = "localhost";
 
 /// An [`Endpoint`] with an identity attached.
 pub struct LocalEndpoint(Local);
@@ -15,7 +18,8 @@ pub struct LocalEndpoint(Local);
 impl LocalEndpoint {
     /// Requests of `user` in `groups`.
     pub fn of(server: &Arc<ApiServer>, user: &str, groups: &[&str]) -> Arc<dyn Endpoint> {
-        Arc::new(Self(server.local(UserInfo::new(user, groups))))
+        let endpoint = Arc::new(Self(server.local(UserInfo::new(user, groups))));
+        Counted::over(endpoint, HOST, server.metrics())
     }
 }
 

@@ -40,6 +40,17 @@ impl Endpoint for LocalEndpoint {
     }
 }
 
+/// A signer with a rubber stamp: what it signs shows what it was asked.
+#[derive(Debug)]
+struct Rubber;
+
+impl skiff_controllers::CertificateSigner for Rubber {
+    fn sign(&self, _: &[u8], usages: &[String], seconds: Option<i32>) -> Result<String, String> {
+        let text = format!("{} for {seconds:?}", usages.join(" and "));
+        Ok(format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"))
+    }
+}
+
 /// A cluster of cardboard nodes.
 pub struct Cluster {
     pub client: Client,
@@ -74,7 +85,11 @@ impl Cluster {
         };
         let reader = Client::new(endpoint(skiff_controllers::MANAGER, &[]), "shared-informers");
         let informers = Informers::new(reader, tasks.group("informers"), random.clone());
-        let config = skiff_controllers::Config { root_ca_pem: "CA".into(), ..Default::default() };
+        let config = skiff_controllers::Config {
+            root_ca_pem: "CA".into(),
+            certificate_signer: Some(Arc::new(Rubber)),
+            ..Default::default()
+        };
         let accounts = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
         skiff_controllers::start(
             &|name| endpoint(&skiff_controllers::user(name), &accounts),
@@ -91,6 +106,11 @@ impl Cluster {
         }
         cluster.tasks.spawn("cardboard", cardboard(informers, cluster.client.clone(), cluster.clock.clone()));
         cluster
+    }
+
+    /// A client that is somebody else.
+    pub fn client_of(&self, user: &str, groups: &[&str]) -> Client {
+        Client::new(Arc::new(LocalEndpoint(self.server.local(UserInfo::new(user, groups)))), "test")
     }
 
     async fn add_node(&self, name: &str) {
