@@ -286,23 +286,6 @@ impl FieldSet {
         }
     }
 
-    /// Adds the paths of the other.
-    pub(super) fn absorb(&mut self, other: Self) {
-        if self.members.is_empty() {
-            self.members = other.members;
-        } else {
-            self.members.extend(other.members);
-        }
-        for (step, set) in other.children {
-            match self.children.get_mut(&step) {
-                Some(mine) => mine.absorb(set),
-                None => {
-                    self.children.insert(step, set);
-                }
-            }
-        }
-    }
-
     /// As [`FieldSet::difference`], in place.
     pub(super) fn subtract(&mut self, other: &Self) {
         for step in &other.members {
@@ -547,9 +530,6 @@ mod tests {
             let mut subtracted = a.clone();
             subtracted.subtract_recursively(&b);
             prop_assert_eq!(subtracted, a.recursive_difference(&b));
-            let mut both = a.clone();
-            both.absorb(b.clone());
-            prop_assert_eq!(both, a.union(&b));
         }
 
         #[test]
