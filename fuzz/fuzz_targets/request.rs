@@ -54,7 +54,7 @@ fn options(query: &str) {
             assert!(options.continue_token.is_empty());
         }
         if let Ok(Some(version)) = options.version() {
-            assert_eq!(options.resource_version.trim_start_matches(['+', '0']).parse().unwrap_or(0), version);
+            assert_eq!(options.resource_version.trim_start_matches(['+', '0']).parse::<u64>().unwrap_or(0), version);
         }
     }
     if let Ok(options) = WriteOptions::parse(query, "CreateOptions") {
