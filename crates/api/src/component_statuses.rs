@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const STORE: &str = "etcd-0";
 
 /// Whether objects of this kind are made when they are asked for.
-pub fn handles(kind: &dyn Kind) -> bool {
+pub(crate) fn handles(kind: &dyn Kind) -> bool {
     let facts = kind.facts();
     facts.plural == *"componentstatuses" && facts.group == *""
 }
@@ -38,7 +38,7 @@ pub fn handles(kind: &dyn Kind) -> bool {
 ///
 /// # Errors
 /// 404 for a component that is not known, 405 for any other verb.
-pub async fn answer(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResult<Response<Body>> {
+pub(crate) async fn answer(server: &ApiServer, call: &Call, subject: &Subject) -> ApiResult<Response<Body>> {
     let form = subject.form(call)?;
     match (call.info.verb, call.info.path_names_object()) {
         ("get", true) if subject.name == STORE => {
