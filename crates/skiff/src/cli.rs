@@ -190,7 +190,7 @@ pub struct Bench {
     /// Measure a store and an API server made for this and removed again: no controllers, no node
     #[arg(long, conflicts_with = "kubeconfig")]
     pub api_only: bool,
-    /// How many objects `memory` and `restart` fill the store with; each has its own default
+    /// How many objects the measurements of large collections make; each has its own default
     #[arg(long, value_name = "N")]
     pub objects: Option<usize>,
     /// How long each measurement runs, in seconds
@@ -199,9 +199,6 @@ pub struct Bench {
     /// How many clients write and read at once
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub clients: usize,
-    /// How many objects the measurements of large collections make
-    #[arg(long, value_name = "N")]
-    pub objects: Option<usize>,
     /// How many watchers the fan-out has
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     pub watchers: usize,
