@@ -81,7 +81,7 @@ mod tests {
                 return Err(TransportError { attempt: "HEAD /".into(), cause: "gone".into() });
             }
             let body: Body = futures::stream::empty().boxed();
-            Ok(Response::builder().status(418).body(body).unwrap_or_default())
+            Ok(Response::builder().status(418).body(body).unwrap())
         }
     }
 
