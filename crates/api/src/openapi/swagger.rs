@@ -14,12 +14,17 @@ use crate::aggregation::documents::{self, Documents as Said};
 use crate::errors::ApiResult;
 use crate::server::ApiServer;
 
+/// The built-in half, and what aggregated servers said when it was made.
+type KnownBase = (Vec<Arc<Said>>, Arc<Base>);
+/// The part of a custom group version, and the revision it is of.
+type KnownCustom = (String, Arc<Custom>);
+
 /// Parts that were made before.
 #[derive(Default)]
 pub(super) struct Parts {
-    base: Mutex<Option<(Vec<Arc<Said>>, Arc<Base>)>>,
+    base: Mutex<Option<KnownBase>>,
     /// By group and version, each with the revision it was made of.
-    custom: Mutex<HashMap<(String, String), (String, Arc<Custom>)>>,
+    custom: Mutex<HashMap<(String, String), KnownCustom>>,
 }
 
 /// What is not custom.

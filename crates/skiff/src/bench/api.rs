@@ -50,7 +50,11 @@ pub(super) async fn must(endpoint: &dyn Endpoint, method: Method, path: &str, bo
 }
 
 /// A namespace of its own, removed afterwards; `work` gets its path.
-pub(super) async fn in_namespace<T>(context: &Setting<'_>, name: &str, work: impl AsyncFnOnce(String) -> Result<T>) -> Result<T> {
+pub(super) async fn in_namespace<T>(
+    context: &Setting<'_>,
+    name: &str,
+    work: impl AsyncFnOnce(String) -> Result<T>,
+) -> Result<T> {
     let namespace = format!("bench-{name}-{}", std::process::id());
     let object = serde_json::json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
     must(&*context.endpoint, Method::POST, "/api/v1/namespaces", object.to_string().into_bytes()).await?;
@@ -100,7 +104,10 @@ pub(super) struct Measured {
 }
 
 /// Runs `work(client, round)` from many clients until the time is over.
-pub(super) async fn closed_loop(context: &Setting<'_>, work: impl AsyncFn(usize, usize) -> Result<()>) -> Result<Measured> {
+pub(super) async fn closed_loop(
+    context: &Setting<'_>,
+    work: impl AsyncFn(usize, usize) -> Result<()>,
+) -> Result<Measured> {
     let clock = &context.session.clock;
     let meter = Meter::start(context);
     let began = clock.instant();

@@ -102,7 +102,11 @@ pub(super) async fn memory(context: &Setting<'_>) -> Result<Vec<Figure>> {
         let encoded = (one * count) as f64;
         let cost = |now: u64| {
             let each = now.saturating_sub(before) as f64 / count as f64 - one as f64;
-            format!("{:.0} MB, {:.0} MB before, {one} bytes each and {each:.0} besides", now as f64 / 1e6, before as f64 / 1e6)
+            format!(
+                "{:.0} MB, {:.0} MB before, {one} bytes each and {each:.0} besides",
+                now as f64 / 1e6,
+                before as f64 / 1e6
+            )
         };
         let figure = |when: &str, now: u64| Figure {
             name: format!("memory: {count} pods, {when}"),

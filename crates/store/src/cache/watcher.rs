@@ -41,9 +41,11 @@ impl Scope {
     }
 }
 
+type Wants<T> = Box<dyn Fn(&Change<T>) -> bool + Send + Sync>;
+
 /// Decides which changes a watcher is woken for.
 pub struct Filter<T> {
-    wants: Box<dyn Fn(&Change<T>) -> bool + Send + Sync>,
+    wants: Wants<T>,
     wanted: Option<Wanted<T>>,
 }
 
