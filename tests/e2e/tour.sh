@@ -14,14 +14,23 @@ says "the kubeconfig is private" '^600$' stat -c %a "$KUBECONFIG"
 node=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
 address=$(kubectl get node "$node" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}')
 
-# The kubelet takes the API server and nobody else: no stranger, and no user of the cluster.
+# The kubelet asks the API server who shows a token and what they may: no stranger, no certificate of another
+# authority than the API server's own, and of accounts only those with a right to that part of the node.
 for what in certificate key; do
     kubectl config view --raw --minify -o "jsonpath={.users[0].user.client-$what-data}" | base64 -d >"$work/admin-$what"
 done
-refuses "the kubelet refuses strangers" 'alert|certificate|reset|SSL|TLS' \
-    curl -ksS --max-time 10 "https://$address:10250/pods"
+refuses "the kubelet refuses strangers" '401' curl -kfsS --max-time 10 "https://$address:10250/pods"
 refuses "the kubelet refuses users of the cluster" 'alert|certificate|reset|SSL|TLS' \
     curl -ksS --max-time 10 --cert "$work/admin-certificate" --key "$work/admin-key" "https://$address:10250/pods"
+scraper=$(kubectl create token default --duration=10m)
+scrape() { curl -kfsS --max-time 10 -H "Authorization: Bearer $scraper" "https://$address:10250/$1"; }
+kubectl create clusterrole scraper --verb=get --resource=nodes/metrics >/dev/null
+kubectl create clusterrolebinding scraper --clusterrole=scraper --serviceaccount=default:default >/dev/null
+# The kubelet remembers a refusal for half a minute.
+until_true "the account has its right" kubectl auth can-i get nodes --subresource=metrics --as=system:serviceaccount:default:default
+says "the kubelet shows its metrics to an account with that right" '^kubelet_|^# TYPE' scrape metrics
+refuses "the kubelet shows it nothing else" '403' scrape pods
+kubectl delete clusterrole,clusterrolebinding scraper >/dev/null
 
 # The demo, from outside and by name from another pod.
 says "the demo answers on its node port" 'Hello from Skiff' curl -fsS --max-time 10 "http://$address:30080/"

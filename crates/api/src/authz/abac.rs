@@ -230,7 +230,9 @@ mod tests {
     #[test]
     fn rules_are_those_about_the_user() {
         let rules = Abac::read(POLICIES).unwrap().rules(&UserInfo::new("bob", &["ops"]), "kube-system");
-        assert_eq!((rules.resource.len(), rules.non_resource.len()), (1, 0));
+        assert_eq!((rules.resource.len(), rules.non_resource.len()), (1, 1));
         assert_eq!(rules.resource[0].verbs, ["get", "list", "watch"]);
+        // A policy for everybody is about this user too.
+        assert_eq!(rules.non_resource[0].urls, ["/version*"]);
     }
 }

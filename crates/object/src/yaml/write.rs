@@ -17,6 +17,10 @@ pub fn encode_untyped(tree: &Tree) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// A longer key is marked as one, as go-yaml does: readers look only so far (1,024 characters, YAML 1.2 § 7.4) for the
+/// colon that makes a scalar a key.
+const SIMPLE_KEY_BYTES_MAX: usize = 128;
+
 fn write_map(out: &mut String, map: &Map, indent: usize) {
     let mut entries: Vec<(&str, &Tree)> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
     entries.sort_by_key(|(key, _)| *key);
@@ -25,7 +29,14 @@ fn write_map(out: &mut String, map: &Map, indent: usize) {
         if place > 0 || out.is_empty() || out.ends_with('\n') {
             pad(out, indent);
         }
-        scalar(out, key, Place::Key, indent);
+        if key.len() > SIMPLE_KEY_BYTES_MAX {
+            out.push_str("? ");
+            scalar(out, key, Place::Key, indent);
+            out.push('\n');
+            pad(out, indent);
+        } else {
+            scalar(out, key, Place::Key, indent);
+        }
         out.push(':');
         match value {
             Tree::Map(map) if !map.is_empty() => {
@@ -227,6 +238,19 @@ mod tests {
         for text in ["one\ntwo", " lead\nx", "\n\n x\n"] {
             let yaml = encode_untyped(&text.into());
             assert_eq!(decode_untyped(&yaml), Ok(text.into()), "{}", String::from_utf8_lossy(&yaml));
+        }
+    }
+
+    #[test]
+    fn long_keys_are_read_again() {
+        let key = |text: &str, value: Tree| Tree::Map([(skiff_key(text), value)].into_iter().collect());
+        for text in ["k".repeat(128), "k".repeat(129), "\u{1}".repeat(300), "é ".repeat(2_000)] {
+            let inner = key(&text, "x".into());
+            for value in [inner.clone(), vec![inner.clone(), 1_i64.into()].into(), Tree::map(), "one\ntwo".into()] {
+                let tree = Tree::from(vec![key(&text, value)]);
+                let yaml = encode_untyped(&tree);
+                assert_eq!(decode_untyped(&yaml), Ok(tree), "{}", String::from_utf8_lossy(&yaml));
+            }
         }
     }
 

@@ -291,6 +291,18 @@ const FLAGS: &[Flag] = &[
         help: "Whether FlowSchemas and PriorityLevelConfigurations decide which requests go first.",
         set: |config, value| boolean(value).map(|value| config.flow_control.enabled = value),
     },
+    Flag {
+        name: "encryption-provider-config",
+        value: "FILE",
+        help: "The EncryptionConfiguration: which resources are stored encrypted, and how.",
+        set: |_, value| read(value).map(drop),
+    },
+    Flag {
+        name: "encryption-provider-config-automatic-reload",
+        value: "BOOL",
+        help: "Whether the EncryptionConfiguration is read again when it changes.",
+        set: |_, value| boolean(value).map(drop),
+    },
     Flag { name: "etcd-cafile", value: "FILE", help: "Whom to trust as etcd.", set: |_, _| Ok(()) },
     Flag { name: "etcd-certfile", value: "FILE", help: "What to show etcd, with etcd-keyfile.", set: |_, _| Ok(()) },
     Flag {
@@ -314,18 +326,6 @@ const FLAGS: &[Flag] = &[
             config.endpoint_lease.is_shared = true;
             Ok(())
         },
-    },
-    Flag {
-        name: "encryption-provider-config",
-        value: "FILE",
-        help: "The EncryptionConfiguration: which resources are stored encrypted, and how.",
-        set: |_, value| read(value).map(drop),
-    },
-    Flag {
-        name: "encryption-provider-config-automatic-reload",
-        value: "BOOL",
-        help: "Whether the EncryptionConfiguration is read again when it changes.",
-        set: |_, value| boolean(value).map(drop),
     },
     Flag {
         name: "event-ttl",
