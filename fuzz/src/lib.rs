@@ -127,6 +127,12 @@ fn difference(left: &Tree, right: &Tree) -> Option<String> {
             let mut pairs = left.iter().zip(right).enumerate();
             pairs.find_map(|(index, (left, right))| difference(left, right).map(|place| format!("[{index}]{place}")))
         }
+        // A large number without a fraction is written like a whole one, and read as one.
+        (Tree::Int(whole), Tree::Float(number)) | (Tree::Float(number), Tree::Int(whole))
+            if *whole as f64 == *number =>
+        {
+            None
+        }
         _ => (left != right).then(|| format!(": {} and {}", show(left), show(right))),
     }
 }

@@ -146,7 +146,7 @@ after=$(k get "$v2" a -o 'jsonpath={.metadata.resourceVersion}')
 ok "the old version is no longer stored" k patch crd tanks.brew.example.com --subresource=status --type=merge -p '{"status":{"storedVersions":["v2"]}}'
 # Now the webhook is not asked for what is read as it is stored.
 ok "the server goes" k -n hooks scale deployment conversion --replicas=0
-until_true "and is gone" sh -c '[ -z "$(kubectl -n hooks get endpointslices -o "jsonpath={.items[*].endpoints[*].addresses}")" ]'
+until_true "and is gone" sh -c '[ -z "$(kubectl -n hooks get endpointslices -o "jsonpath={.items[*].endpoints[*].addresses}" -l kubernetes.io/service-name=conversion)" ]'
 says "what needs no conversion is served without it" '^9 7 20$' k get "$v2" -o 'jsonpath={.items[*].spec.capacity}'
 failure='^Error from server: conversion webhook for brew.example.com/v2, Kind=Tank '
 refuses "what does is not" \

@@ -10,6 +10,7 @@
 
 mod connect;
 mod error;
+mod refusal;
 mod resolve;
 mod tls;
 
@@ -31,6 +32,7 @@ use skiff_base::{Clock, Random, Tasks};
 
 use self::connect::{Connector, OnTasks};
 pub use self::error::Error;
+pub(crate) use self::refusal::refusal;
 use crate::proxy::{Connection, NodeDialer};
 use crate::storage::Collections;
 

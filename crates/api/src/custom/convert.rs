@@ -16,7 +16,7 @@ use skiff_object::path::Path;
 use skiff_object::{Map, Tree, json, name};
 
 use crate::errors::{ApiError, ApiResult};
-use crate::outbound::{Address, Limits, Target, Trust};
+use crate::outbound::{self, Address, Limits, Target, Trust};
 use crate::server::ApiServer;
 use crate::storage::Stored;
 use crate::verbs::Subject;
@@ -179,10 +179,13 @@ async fn review(server: &ApiServer, webhook: &Tree, objects: Vec<Tree>, wanted: 
     let target = target(webhook.get("clientConfig").unwrap_or(&Tree::Null)).map_err(|why| failed(&why))?;
     let request = request(version, &uid, &objects, wanted).map_err(|error| failed(&error))?;
     let limits = Limits { timeout: TIMEOUT, answer_bytes_max: ANSWER_BYTES_MAX };
-    let answer = server.outbound().fetch(&target, request, limits).await.map_err(|error| {
+    let answer = server.outbound().send(&target, request, limits).await.map_err(|error| {
         failed(&format!("Post {}: {error}", quote(&format!("{}?timeout={}s", target.url(), TIMEOUT.as_secs()))))
     })?;
-    let answer = json::decode_untyped(&answer).map_err(|error| failed(&error))?;
+    if !answer.status().is_success() {
+        return Err(failed(&outbound::refusal(&answer)));
+    }
+    let answer = json::decode_untyped(answer.body()).map_err(|error| failed(&error))?;
     let converted = read_answer(version, &uid, answer).map_err(|why| failed(&why))?;
     if converted.len() != objects.len() {
         return Err(failure(format!(
