@@ -11,6 +11,7 @@ use http::{Method, Request};
 use skiff_client::Endpoint;
 
 use super::api::{in_namespace, must};
+use super::pods::with_pods;
 use super::{Figure, Setting, percentile};
 
 /// The figures are of this many objects unless told otherwise; a selector looks at twice as many.
@@ -36,8 +37,7 @@ struct Reading {
 /// LIST of many pods.
 pub(super) async fn long(context: &Setting<'_>) -> Result<Vec<Figure>> {
     let count = context.options.objects.unwrap_or(OBJECTS);
-    in_namespace(context, "lists", async |namespace| {
-        let path = format!("{namespace}/pods");
+    with_pods(context, "lists", async |path| {
         fill(context, &path, count, pod).await?;
         let mut figures = Vec::new();
         for (form, accept) in FORMS {

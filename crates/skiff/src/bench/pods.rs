@@ -28,7 +28,11 @@ pub(super) fn pod(name: &str) -> Vec<u8> {
 }
 
 /// A namespace in which pods can be made; `work` gets the path of its pods.
-async fn with_pods<T>(context: &Setting<'_>, name: &str, work: impl AsyncFnOnce(String) -> Result<T>) -> Result<T> {
+pub(super) async fn with_pods<T>(
+    context: &Setting<'_>,
+    name: &str,
+    work: impl AsyncFnOnce(String) -> Result<T>,
+) -> Result<T> {
     in_namespace(context, name, async |path| {
         // Where controllers run they make it as well, a moment later.
         let account = br#"{"metadata":{"name":"default"}}"#.to_vec();
